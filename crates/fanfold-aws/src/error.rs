@@ -8,6 +8,12 @@ use fanfold_pipeline::ports::Unavailable;
 /// The code of a write whose condition failed.
 const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
 
+/// The code of a transaction without an effect.
+const TRANSACTION_CANCELED: &str = "TransactionCanceledException";
+/// The codes of parts of a transaction that another try may do.
+const TRANSACTION_THROTTLED: &[&str] =
+    &["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+
 /// The codes with which DynamoDB, Kinesis, SNS, SQS and KMS refuse a call because there are too many:
 /// it has had no effect. Also the codes for an item that another transaction holds, which lasts only
 /// a moment.
@@ -147,6 +153,17 @@ where
             return Self::Failed { call, message: DisplayErrorContext(&error).to_string() };
         };
         let message = format!("{code}: {}", error.message().unwrap_or("without a message"));
+        // The message has a code for each part of the transaction.
+        if code == TRANSACTION_CANCELED {
+            let has = |code: &&str| message.contains(*code);
+            return match error {
+                SdkError::ServiceError(error) if has(&"ConditionalCheckFailed") => {
+                    Self::Conflict { call, error: Box::new(error.into_err()) }
+                }
+                _ if TRANSACTION_THROTTLED.iter().any(has) => Self::Throttled { call, message },
+                _ => Self::Refused { call, message },
+            };
+        }
         if code == CONDITION_FAILED
             && let SdkError::ServiceError(error) = error
         {

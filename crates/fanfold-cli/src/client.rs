@@ -177,10 +177,28 @@ impl Client {
         &self,
         target: &Target,
         backoff: &mut Backoff,
+        on_retry: impl FnMut(&str),
+    ) -> Result<Answer, Unanswered> {
+        Self::with_retries(|| self.get(target), backoff, on_retry)
+    }
+
+    /// As [`Client::get_with_retries`], for a `POST` that may be repeated.
+    pub(crate) fn post_with_retries(
+        &self,
+        target: &Target,
+        body: &[u8],
+        backoff: &mut Backoff,
+    ) -> Result<Answer, Unanswered> {
+        Self::with_retries(|| self.post(target, body), backoff, |_| {})
+    }
+
+    fn with_retries(
+        send: impl Fn() -> Result<Answer, Unanswered>,
+        backoff: &mut Backoff,
         mut on_retry: impl FnMut(&str),
     ) -> Result<Answer, Unanswered> {
         loop {
-            let answer = self.get(target);
+            let answer = send();
             let (why, asked) = match &answer {
                 Ok(answer) if answer.is_temporary() => {
                     (answer.error().to_string(), answer.retry_after)

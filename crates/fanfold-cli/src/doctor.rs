@@ -1,4 +1,4 @@
-//! `fanfold doctor`: compares what is stored, and raises slots that are behind.
+//! `fanfold doctor`: compares what is stored, and mends what can be mended safely.
 
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -8,12 +8,12 @@ use anyhow::Context;
 use clap::{Args, value_parser};
 use fanfold::LogId;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::client::{Client, Server, Target};
 use crate::console;
 use crate::output::{Output, ignore_closed_output};
+use crate::repair::Repair;
 use crate::retry::Backoff;
 
 /// Logs that are examined in a second, unless the caller says otherwise. Source: our choice. Each takes some ten reads,
@@ -28,9 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Compares slots, commits, heads, documents, cursors and rows. Documents and rows are compared in logs of \
-up to 1,000 entries. What was not compared is counted. It changes nothing, unless --raise-slots is given.\n\nPrints one \
-line per finding. Exit codes: 0, everything fits, or was raised; 1, something does not, or the server does not answer; 2, \
-the arguments are wrong."
+up to 1,000 entries. What was not compared is counted. It changes nothing, unless --raise-slots or --repair is given.\n\n\
+Prints one line per finding. Exit codes: 0, everything fits, or was mended; 1, something does not, or the server does not \
+answer; 2, the arguments are wrong."
 )]
 pub(crate) struct Doctor {
     #[command(flatten)]
@@ -52,6 +52,10 @@ pub(crate) struct Doctor {
     /// get positions behind it.
     #[arg(long)]
     raise_slots: bool,
+    /// Mend what can be mended safely: raise slots, as --raise-slots, and rebuild views in logs of which rows are wrong or
+    /// their cursors are ahead of the journal. It says what it leaves, and why. What is rebuilt is compared by the next run.
+    #[arg(long)]
+    repair: bool,
     /// At most so many logs a second.
     #[arg(long, default_value_t = RATE, value_parser = value_parser!(u32).range(1..=10_000), conflicts_with = "log")]
     rate: u32,
@@ -78,16 +82,16 @@ struct Examined {
 }
 
 #[derive(Deserialize)]
-struct Finding {
-    what: String,
-    view: Option<String>,
+pub(crate) struct Finding {
+    pub(crate) what: String,
+    pub(crate) view: Option<String>,
     detail: String,
 }
 
 /// What an operator's action came to.
 #[derive(Deserialize)]
-struct Done {
-    seq: Option<u64>,
+pub(crate) struct Done {
+    pub(crate) seq: Option<u64>,
 }
 
 /// What was examined so far.
@@ -99,8 +103,8 @@ struct Sum {
     uncompared: u64,
     incomplete: u64,
     findings: u64,
-    /// Slots that were behind, and are no longer.
-    raised: u64,
+    /// Findings that are mended, or will be when the view has applied the journal again.
+    mended: u64,
 }
 
 impl Doctor {
@@ -115,15 +119,17 @@ impl Doctor {
         if let Some(log) = &self.log {
             let path = Target::path(&["ops", "doctor", log.service(), log.partition()]);
             let answer = client.get(&path.query("depth", depth))?;
-            self.show(&client, answer.read()?, &mut sum, &mut output)?;
+            let mut repair = Repair::default();
+            self.show(&client, answer.read()?, &mut sum, &mut repair, &mut output)?;
+            self.end(repair, &client, &mut sum, &mut output)?;
         } else {
             self.walk(&client, depth, &mut sum, &mut output)?;
         }
         output.flush()?;
-        let Sum { logs, entries, rows, uncompared, incomplete, findings, raised } = sum;
+        let Sum { logs, entries, rows, uncompared, incomplete, findings, mended } = sum;
         let mut said = format!("{logs} logs, {entries} entries, {rows} rows: {findings} findings");
-        if raised > 0 {
-            said.push_str(&format!("; {raised} slots were raised"));
+        if mended > 0 {
+            said.push_str(&format!("; {mended} of them are mended"));
         }
         if uncompared > 0 {
             said.push_str(&format!(
@@ -134,7 +140,7 @@ impl Doctor {
             said.push_str(&format!("; {incomplete} logs could not be read to their end in time"));
         }
         console::print(said);
-        Ok(if findings == raised { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if findings == mended { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn walk(
@@ -160,9 +166,11 @@ impl Doctor {
             let answer = answer.with_context(behind)?;
             let page: Page<'_> = answer.read().with_context(behind)?;
             let logs = page.logs.len();
+            let mut repair = Repair::default();
             for examined in page.logs {
-                self.show(client, examined, sum, output)?;
+                self.show(client, examined, sum, &mut repair, output)?;
             }
+            self.end(repair, client, sum, output)?;
             output.flush()?;
             after = page.next;
             if after.is_none() {
@@ -178,6 +186,7 @@ impl Doctor {
         client: &Client,
         text: &RawValue,
         sum: &mut Sum,
+        repair: &mut Repair,
         output: &mut Output,
     ) -> anyhow::Result<()> {
         let Examined { log, entries, rows, uncompared, is_incomplete, findings } =
@@ -191,33 +200,28 @@ impl Doctor {
         if self.json {
             output.line(text)?;
         }
-        for Finding { what, view, detail } in findings {
-            if !self.json {
-                let view = view.map_or_else(String::new, |view| format!(" {view}"));
+        if !self.json {
+            for Finding { what, view, detail } in &findings {
+                let view = view.as_ref().map_or_else(String::new, |view| format!(" {view}"));
                 output.bytes(format!("{log} {what}{view}: {detail}").as_bytes())?;
             }
-            if self.raise_slots && what == "slot_behind" {
-                match raise(client, &log) {
-                    Ok(Some(seq)) => {
-                        sum.raised += 1;
-                        console::print(format_args!("{log}: the slot is raised to {seq}"));
-                    }
-                    Ok(None) => {
-                        sum.findings -= 1;
-                        console::print(format_args!("{log}: the slot is not behind any more"));
-                    }
-                    // The log stays among the findings. The others are raised.
-                    Err(error) => console::print(format_args!("error: {log}: {error:#}")),
-                }
-            }
+        }
+        if self.raise_slots || self.repair {
+            repair.log(client, &log, &findings, !self.repair);
         }
         Ok(())
     }
-}
 
-/// Raises the log's slot; returns the seq that it has then, or nothing if it was not behind any more.
-fn raise(client: &Client, log: &LogId) -> anyhow::Result<Option<u64>> {
-    let body = json!({ "log": log }).to_string();
-    let answer = client.post(&Target::path(&["ops", "raise"]), body.as_bytes())?;
-    Ok(answer.read::<Done>()?.seq)
+    /// Does what takes longer, for the logs of a page at once.
+    fn end(
+        &self,
+        repair: Repair,
+        client: &Client,
+        sum: &mut Sum,
+        output: &mut Output,
+    ) -> anyhow::Result<()> {
+        output.flush()?;
+        sum.mended += repair.end(client, self.json, output)?;
+        Ok(())
+    }
 }

@@ -31,6 +31,8 @@ mod output;
 mod parked;
 mod post;
 mod readiness;
+mod rebuild;
+mod repair;
 mod retry;
 mod schema;
 mod send;
@@ -99,6 +101,8 @@ enum Command {
     Skip(parked::Skip),
     /// Send a faulted command again.
     Resend(parked::Resend),
+    /// Make the rows of one log of a view again, from the journal.
+    Rebuild(rebuild::Rebuild),
     /// Compare what is stored: slots, commits, documents, cursors and rows.
     Doctor(doctor::Doctor),
     /// List, split or merge the shards of a running `up`.
@@ -194,6 +198,7 @@ impl Command {
             Self::Resume(resume) => resume.run(),
             Self::Skip(skip) => skip.run(),
             Self::Resend(resend) => resend.run(),
+            Self::Rebuild(rebuild) => rebuild.run(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Shards(shards) => shards.run(),
             Self::Chaos(chaos) => chaos.run(),

@@ -150,6 +150,8 @@ struct Item {
     reason: String,
     identity: Option<String>,
     view: Option<String>,
+    #[serde(default)]
+    rebuild: bool,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +195,10 @@ impl Resume {
         // The list is read first, since an item that goes on may be parked again.
         let (mut bodies, mut nudged) = (Vec::new(), BTreeSet::new());
         for_each(&client, &which, |item, _| {
+            if item.rebuild {
+                // Only the rebuild releases it.
+                return Ok(());
+            }
             let item_alone = matches!(&*item.reason, "suspect" | "conflict" | "undecodable");
             match &item.view {
                 Some(view) => bodies.push(json!({ "view": view, "log": item.log })),

@@ -210,7 +210,7 @@ impl Engine {
             unclean_starts,
             "the engine has read the command log"
         );
-        let replay = Replay::new(logs, views.len(), unclean_starts, store.clone());
+        let replay = Replay::new(logs, views.len(), unclean_starts, store.clone(), env.random());
         if machine.has_watchdog {
             let hang = Duration::from_millis(config.hang_ms);
             replay.watchdog().start(hang).map_err(|error| durability.explain(error))?;
@@ -274,7 +274,7 @@ impl Engine {
 
         let services = config.services;
         let ingest = wiring.ingest(services.clone());
-        let operated = ports.operated(env.clone());
+        let operated = ports.operated(replay.calls(), env.clone());
         let doctor = Doctor::new(operated.clone(), services.clone(), config.views.clone());
         let operate = Operate::new(operated, ingest.clone());
         let reads = wiring.reads_of(ServedViews::new(served), services);

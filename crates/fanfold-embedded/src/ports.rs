@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use fanfold_pipeline::calls::ViewCalls;
 use fanfold_pipeline::operate::{OperatePorts, OperatedViews};
 use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::process::ReceivedRecord;
@@ -116,11 +117,11 @@ impl Ports {
     }
 
     /// The ports of operators, and of the doctor.
-    pub fn operated(&self, env: Arc<dyn Env>) -> OperatePorts {
+    pub fn operated(&self, calls: ViewCalls, env: Arc<dyn Env>) -> OperatePorts {
         let Self { commands, journal, state, parked, stream, .. } = self.clone();
         let view = |(name, table): (&String, &Arc<StoredView>)| (name.clone(), table.clone() as _);
         let views = OperatedViews::Own(self.views.iter().map(view).collect());
-        OperatePorts { commands, journal, state, parked, stream, views, env }
+        OperatePorts { commands, journal, state, parked, stream, views, calls, env }
     }
 
     /// Ports in memory without an engine, with a table for each view. Each call takes its whole

@@ -1,7 +1,7 @@
 //! The fields of a request's JSON object. A problem names the wrong field.
 
 use fanfold::host::limits::SEQ_END;
-use fanfold::{LogId, Seq};
+use fanfold::{LogId, Seq, Time};
 use serde_json::{Map, Value};
 
 use crate::body;
@@ -60,6 +60,13 @@ impl Fields {
     pub fn seq(&self) -> Result<Seq, Problem> {
         let seq = self.required("seq")?.as_u64().filter(|seq| *seq < SEQ_END);
         seq.map(Seq).ok_or_else(|| wrong_type("seq", "a number of a log's seqs"))
+    }
+
+    /// A time in milliseconds, if the field is there.
+    pub fn time(&self, field: &str) -> Result<Option<Time>, Problem> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let ms = value.as_u64().map(Time);
+        ms.map(Some).ok_or_else(|| wrong_type(field, "a time in milliseconds, as in an answer"))
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `POST /ops/skip` | as `resume`, with `reason` | what was done |
 //! | `POST /ops/resend` | `{"log","seq"}` | the receipt |
 //! | `POST /ops/raise` | `{"log"}` | what was done |
+//! | `POST /ops/rebuild` | `{"view","log"}`, and `begun` of an answer to go on | what was done, and how long to wait |
 //! | `GET /ops/doctor` | `after`, `limit`, `depth`, `source` | logs, each with what does not fit |
 //! | `GET /ops/doctor/{service}/{partition}` | `depth` | one log |
 
@@ -105,6 +106,9 @@ struct ViewJson<'a> {
     /// The build that parked it.
     #[serde(skip_serializing_if = "Option::is_none")]
     build: Option<&'a str>,
+    /// Whether an operator has the log rebuilt: only that releases the view.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    rebuild: bool,
     cursor: Seq,
     tail: Seq,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +124,7 @@ impl<'a> ViewJson<'a> {
             reason: &of.parked.reason,
             at: of.parked.at,
             build: of.parked.build.as_deref(),
+            rebuild: of.parked.rebuild.is_some(),
             cursor: of.cursor,
             tail: of.tail,
             entry: of.entry.as_ref().map(|entry| EntryJson::new(&of.log, entry)),
@@ -144,6 +149,17 @@ struct DoneJson {
     seq: Option<Seq>,
 }
 
+/// A rebuild goes on: the request comes again with `begun`, after `wait_ms`.
+#[derive(Serialize)]
+struct RebuildingJson {
+    done: &'static str,
+    /// `None` if the view could not be parked yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begun: Option<Time>,
+    wait_ms: u64,
+    rows: u64,
+}
+
 /// The routes of operators, for a host that serves them beside others.
 pub fn operators<S: Clone + Send + Sync + 'static>(operate: Operate, doctor: Doctor) -> Router<S> {
     let examined = Router::new()
@@ -157,6 +173,7 @@ pub fn operators<S: Clone + Send + Sync + 'static>(operate: Operate, doctor: Doc
         .route("/ops/skip", post(skip))
         .route("/ops/resend", post(resend))
         .route("/ops/raise", post(raise))
+        .route("/ops/rebuild", post(rebuild))
         .with_state(operate)
         .merge(examined)
 }
@@ -285,6 +302,14 @@ async fn raise(State(operate): State<Operate>, request: Request) -> Result<Respo
     done(operate.raise(&fields.log()?).await?)
 }
 
+async fn rebuild(State(operate): State<Operate>, request: Request) -> Result<Response, Problem> {
+    let fields = Fields::parse(&body::read(request).await?, &["view", "log", "begun"])?;
+    let log = fields.log()?;
+    fields.required("view")?;
+    let view = fields.text("view")?.unwrap_or_default();
+    done(operate.rebuild(view, &log, fields.time("begun")?).await?)
+}
+
 /// A view is parked at one entry, which a caller does not choose.
 fn alone(fields: &Fields) -> Result<(), Problem> {
     match ["seq", "identity"].into_iter().find(|field| fields.get(field).is_some()) {
@@ -304,6 +329,10 @@ fn done(done: Done) -> Result<Response, Problem> {
         Done::Accepted(Receipt { log, seq }) => ("accepted", Some((log, seq))),
         Done::Raised { log, to } => ("raised", Some((log, to))),
         Done::Fits => ("fits", None),
+        Done::Rebuilding { begun, wait_ms, rows } => {
+            let rebuilding = RebuildingJson { done: "rebuilding", begun, wait_ms, rows };
+            return json::answer(StatusCode::OK, &rebuilding);
+        }
     };
     let (log, seq) = position.unzip();
     json::answer(StatusCode::OK, &DoneJson { done, log, seq })
@@ -318,6 +347,7 @@ impl From<OperateError> for Problem {
             }
             OperateError::Ambiguous { .. } => Kind::AMBIGUOUS,
             OperateError::NotDirectlyBefore { .. }
+            | OperateError::IsRebuilt { .. }
             | OperateError::Unfit(_)
             | OperateError::NotFaulted { .. }
             | OperateError::Unreadable { .. } => Kind::CANNOT_GO_ON,

@@ -19,6 +19,7 @@ use fanfold_aws::{
 use fanfold_http::{Api, Described, Metrics, Streams};
 use fanfold_pipeline::Others;
 use fanfold_pipeline::arrivals::WhileArriving;
+use fanfold_pipeline::calls::ViewCalls;
 use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::operate::{Operate, OperatePorts, OperatedViews};
@@ -46,6 +47,10 @@ use crate::view::{Announcer, ViewHandler};
 /// take some 50 ms.
 const APPENDS_AT_ONCE: usize = 64;
 
+/// How long after the begin of a call of any view's function none of its writes takes effect any more, in milliseconds.
+/// Source: Lambda ends a function after 900 s at the latest, which a view's template allows. The rest is for a request of
+/// that function which is still on its way: DynamoDB answers within tens of milliseconds.
+const VIEW_CALL_MS: u64 = 900_000 + 10_000;
 /// Other environments may work on the same log: Lambda retries a batch after a timeout, and sweeps
 /// overlap.
 const OTHERS: Others = Others::MayRun { grace_ms: WIND_UP_MS };
@@ -261,6 +266,7 @@ fn operate(services: Services, views: Views) -> ExitCode {
                 parked: Arc::new(DynamoParked::new(&aws, tables.parked())),
                 stream: Arc::new(KinesisStream::new(&aws, stream)),
                 views: OperatedViews::Announced { registry, open },
+                calls: ViewCalls::End { within_ms: VIEW_CALL_MS },
                 env: env.clone(),
             };
             let doctor = Doctor::new(ports.clone(), services.clone(), views);

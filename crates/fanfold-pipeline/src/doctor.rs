@@ -77,6 +77,8 @@ pub enum Ailment {
     CursorBehind,
     /// A view is parked for the log.
     Parked,
+    /// A rebuild of the view's log has begun, and not ended.
+    Rebuild,
     /// A row is not the fold of the log's entries.
     RowWrong,
     /// A row is missing although the cursor is past its entries.
@@ -354,17 +356,19 @@ impl Doctor {
             let Some(cursor) = found.note(Some(name), cursor)? else { continue };
             let cursor = cursor.unwrap_or_default();
             let is_attempted = cursor.lease.is_some_and(|lease| lease.attempts > 0);
-            let rows = match depth.filter(|_| !is_attempted) {
+            let is_rebuilt = cursor.parked.as_ref().is_some_and(|parked| parked.rebuild.is_some());
+            let rows = match depth.filter(|_| !is_attempted && !is_rebuilt) {
                 Some(depth) => {
                     let rows = self.rows(&*table, &log, depth).await;
                     found.note(Some(name), rows)?.flatten()
                 }
                 None => None,
             };
-            found.uncompared += u64::from(rows.is_none());
+            found.uncompared += u64::from(rows.is_none() && !is_rebuilt);
             if let Some(parked) = &cursor.parked {
                 let detail = format!("at entry {}: {}", parked.seq, parked.reason);
-                found.add(Ailment::Parked, Some(name), detail);
+                let what = if is_rebuilt { Ailment::Rebuild } else { Ailment::Parked };
+                found.add(what, Some(name), detail);
             }
             // The cursor of a filtered view need not follow entries of other types.
             let is_filtered = view.is_filtered(&self.services);

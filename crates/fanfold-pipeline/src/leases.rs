@@ -21,7 +21,7 @@ pub(crate) const CLOSE_BACKOFF: Backoff =
 /// How far the clocks of two processes may be apart, in milliseconds. Source: Lambda's clocks
 /// follow the Amazon Time Sync Service to within milliseconds; a machine with NTP alone stays
 /// within a second.
-const SKEW_MS: u64 = 5_000;
+pub(crate) const SKEW_MS: u64 = 5_000;
 
 /// How long a call may run past its deadline, in milliseconds, unless the host says otherwise.
 /// Source: what the Lambda host and the embedded engine allow.

@@ -21,6 +21,7 @@ mod at_once;
 mod backoff;
 mod breach;
 pub mod build;
+pub mod calls;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod doctor;

@@ -12,11 +12,12 @@
 //! | a seq whose command never came | – | its entry becomes `lost` |
 //! | a view that is parked for a log | it tries its next entry again | it goes on behind that entry |
 //!
-//! They also [raise](Operate::raise) a slot that is behind its log's tail.
+//! They also [raise](Operate::raise) a slot that is behind its log's tail, and [rebuild](Operate::rebuild) one log of a view.
 //!
 //! An action that fails half-way leaves the item parked, and can be repeated.
 
 mod error;
+mod rebuild;
 mod slots;
 mod views;
 
@@ -32,6 +33,7 @@ use fanfold::host::limits::MESSAGE_BYTES_MAX;
 use fanfold::host::position::CommandId;
 use fanfold::{Command, Entry, LogId, Origin, Seq, Time, with_causes};
 
+use crate::calls::ViewCalls;
 use crate::ingest::{Ingest, Receipt};
 use crate::parked_pages::ParkedPages;
 use crate::ports::{
@@ -63,6 +65,8 @@ pub struct OperatePorts {
     pub stream: Arc<dyn CommandStream>,
     /// The tables of the views.
     pub views: OperatedViews,
+    /// When the calls of the views' hosts have ended.
+    pub calls: ViewCalls,
     /// Time.
     pub env: Arc<dyn Env>,
 }
@@ -139,6 +143,15 @@ pub enum Done {
     },
     /// There is nothing to do: the slot is at the journal's tail or beyond.
     Fits,
+    /// A view's log is being rebuilt. Ask again.
+    Rebuilding {
+        /// When the view was parked for this, which tells one rebuild from another; `None` if it could not be parked yet.
+        begun: Option<Time>,
+        /// How long to wait before asking again, in milliseconds.
+        wait_ms: u64,
+        /// How many rows were removed now.
+        rows: u64,
+    },
 }
 
 impl Operate {
@@ -318,6 +331,10 @@ impl Operate {
         let not_parked = || OperateError::NotParked { view: view.to_owned(), log: log.clone() };
         let cursor = table.cursor(log).await?.unwrap_or_default();
         let parked = cursor.parked.ok_or_else(not_parked)?;
+        if parked.rebuild.is_some() {
+            let (view, log) = (view.to_owned(), log.clone());
+            return Err(OperateError::IsRebuilt { view, log });
+        }
         if skips.is_some() && cursor.seq.next() != parked.seq {
             let (view, log) = (view.to_owned(), log.clone());
             let (cursor, seq) = (cursor.seq, parked.seq);

@@ -470,7 +470,7 @@ impl Projector {
         }
         tracing::error!(alarm = "view_parked", view = self.view.name(), %log, %seq, reason, "the view is parked for this log");
         let (at, build) = (self.ports.env.now(), self.ports.env.build().map(str::to_owned));
-        let parked = ParkedView { seq, reason, at, build };
+        let parked = ParkedView { seq, reason, at, build, rebuild: None };
         self.ports.table.park(log, cursor.seq, &parked).await?;
         // The table does not park the view if another projector has moved the cursor meanwhile.
         // Then there is more to apply.
@@ -502,8 +502,11 @@ impl Projector {
         }
     }
 
-    /// Whether another build than this one has parked the view.
+    /// Whether another build than this one has parked the view, because it could not apply an entry.
     pub(crate) fn is_of_other_build(&self, parked: &ParkedView) -> bool {
+        if parked.rebuild.is_some() {
+            return false;
+        }
         let builds = parked.build.as_deref().zip(self.ports.env.build());
         builds.is_some_and(|(other, this)| other != this)
     }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fanfold::host::body::parked::Reason;
 use fanfold::host::body::{notification, record::Record};
-use fanfold::{LogId, Seq, Time};
+use fanfold::{AnyView, LogId, Seq, Time};
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::BatchOutcome;
-use fanfold_pipeline::operate::{LIST_MAX, Operate, WaitingItem};
+use fanfold_pipeline::operate::{Done, LIST_MAX, Operate, WaitingItem};
 use fanfold_pipeline::ports::{Change, Env, ParkedTable, ViewTable, Waits};
 use fanfold_pipeline::process::{Processor, ProcessorPorts, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
@@ -23,7 +23,7 @@ use futures::future::{Either, select};
 
 use crate::attempts::counted;
 use crate::executor::{Executor, Join, World};
-use crate::faults::Fault;
+use crate::faults::{Fault, LATE_MS_MAX};
 use crate::services::{Deployed, services};
 use crate::transport::{Notification, Notifications, Queue, Received};
 use crate::watch::Watch;
@@ -54,6 +54,12 @@ const SWEEP_LOGS: usize = 5;
 const PILED_UP_MAX: u64 = 5;
 /// The interval at which the operator releases parked suspects and views.
 const OPERATOR_MS: u64 = 40_000;
+/// Pauses between two rebuilds, and requests of one.
+const REBUILD_MS: std::ops::Range<u64> = 1_000..30_000;
+const REBUILD_REQUESTS: u64 = 30;
+/// How long after the begin of a call of a view none of its writes takes effect any more, in milliseconds: the longest
+/// deadline, the grace, the latest effect of a call that timed out, and the latencies.
+pub(crate) const VIEW_CALL_MS: u64 = DEADLINE_MS.end + GRACE_MS + LATE_MS_MAX + 100;
 /// How long a wait sleeps.
 const NAP_MS: u64 = 50;
 
@@ -436,6 +442,56 @@ pub async fn release(stage: Stage, view: &'static str, table: Arc<StoredView>) {
                 // The in-memory table does not fail.
                 let _ = table.release(&log, &parked, None).await;
             }
+        }
+    }
+}
+
+/// The operator that has single logs of views rebuilt. It may leave one half-way, and comes back to it. Without faults it
+/// begins none.
+pub async fn rebuild(
+    stage: Stage,
+    operate: Operate,
+    views: Vec<(Arc<dyn AnyView>, Arc<StoredView>)>,
+) {
+    let begins = stage.world.happens(600);
+    loop {
+        stage.pause(REBUILD_MS).await;
+        let mut all = Vec::new();
+        let mut half = Vec::new();
+        for log in stage.watch.model().log_ids() {
+            for (view, table) in views.iter().filter(|(v, _)| v.services().contains(&log.service()))
+            {
+                // The in-memory table does not fail.
+                let cursor = table.cursor(&log).await.ok().flatten().unwrap_or_default();
+                let list = match cursor.parked.and_then(|parked| parked.rebuild) {
+                    Some(_) => &mut half,
+                    None => &mut all,
+                };
+                list.push((view.name(), log.clone()));
+            }
+        }
+        let from = match (half.is_empty(), begins && stage.watch.faults.are_on()) {
+            (false, _) => half,
+            (true, true) if !all.is_empty() => all,
+            (true, _) => continue,
+        };
+        let (view, log) = from[stage.world.pick(0..from.len() as u64) as usize].clone();
+        rebuild_one(&stage, &operate, view, &log).await;
+    }
+}
+
+async fn rebuild_one(stage: &Stage, operate: &Operate, view: &'static str, log: &LogId) {
+    let mut begun = None;
+    for _ in 0..1 + stage.world.pick(0..REBUILD_REQUESTS) {
+        let (operate, log) = (operate.clone(), log.clone());
+        let request = async move { operate.rebuild(view, &log, begun).await };
+        match stage.invoke(stage.deadline(), request).await {
+            Some(Ok(Done::Rebuilding { begun: of, wait_ms, .. })) => {
+                begun = of;
+                stage.world.sleep(wait_ms).await;
+            }
+            Some(Ok(_)) => return,
+            Some(Err(_)) | None => stage.pause(BACKOFF_MS).await,
         }
     }
 }

@@ -144,7 +144,7 @@ pub struct Rates {
 /// Longest latency of a port call before its effect, and again after it.
 const LATENCY_MS_MAX: u64 = 12;
 /// Longest delay of the effect of a call that timed out.
-const LATE_MS_MAX: u64 = 20_000;
+pub(crate) const LATE_MS_MAX: u64 = 20_000;
 /// How long an outage lasts: longer than any stage retries.
 const OUTAGE_MS: std::ops::Range<u64> = 2_000..30_000;
 

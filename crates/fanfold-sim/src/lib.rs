@@ -38,6 +38,7 @@ use fanfold_embedded::testing::Ports;
 use fanfold_embedded::testing::{StoredDeadLetters, StoredParked, StoredView};
 use fanfold_pipeline::Others;
 use fanfold_pipeline::arrivals::InProcess;
+use fanfold_pipeline::calls::ViewCalls;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::{Ingest, IngestPorts};
 use fanfold_pipeline::operate::{Operate, OperatePorts, OperatedViews};
@@ -220,9 +221,10 @@ impl Run {
             parked: memory_parked.clone(),
             stream: stream.clone(),
             views: OperatedViews::Own(BTreeMap::new()),
+            calls: ViewCalls::End { within_ms: drive::VIEW_CALL_MS },
             env: env.clone(),
         };
-        let ingest = Ingest::new(
+        let operated_ingest = Ingest::new(
             IngestPorts {
                 commands: commands.clone(),
                 admission: Arc::new(AdmitAll),
@@ -230,7 +232,10 @@ impl Run {
             },
             services(Deployed::Second),
         );
-        executor.spawn(drive::operate(stage.clone(), Operate::new(operated, ingest)));
+        executor.spawn(drive::operate(
+            stage.clone(),
+            Operate::new(operated.clone(), operated_ingest.clone()),
+        ));
         let deployed_at = world.now().plus_ms(world.pick(0..DEPLOYED_MS_MAX));
         for shard in &records {
             let ports = ProcessorPorts {
@@ -253,6 +258,7 @@ impl Run {
             ));
         }
         let (mut tables, mut served) = (Vec::new(), Vec::new());
+        let (mut rebuilt, mut rebuilding) = (Vec::new(), BTreeMap::new());
         for (view, notifications) in views(Deployed::Second).iter().zip(subscribers) {
             let memory = memory.views[view.name()].clone();
             let table = Arc::new(SimViewTable {
@@ -274,6 +280,8 @@ impl Run {
                 dead_letters.clone(),
             ));
             served.push(ServedView::new(&**view, table.clone()));
+            rebuilt.push((view.clone(), memory.clone()));
+            rebuilding.insert(view.name().to_owned(), table.clone() as _);
             executor.spawn(drive::release(stage.clone(), view.name(), memory.clone()));
             let (commands, dead_letters) = (commands.clone(), dead_letters.clone());
             let parked = table.clone();
@@ -312,6 +320,9 @@ impl Run {
                 busy.set(busy.get() - 1);
             });
         }
+        let views = OperatedViews::Own(rebuilding);
+        let operate = Operate::new(OperatePorts { views, ..operated }, operated_ingest);
+        executor.spawn(drive::rebuild(stage.clone(), operate, rebuilt));
         let parked = memory_parked;
         let stage = stage.clone();
         Self {

@@ -156,4 +156,46 @@ impl OperatorView for SimViewTable {
         let effect = async move { memory.parked(after.as_ref(), limit).await };
         self.watch.faults.call("view table", effect).await
     }
+
+    async fn replace_parked(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Seq,
+        then: Option<&ParkedView>,
+    ) -> Result<bool, Unavailable> {
+        let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
+        let (log, parked, then) = (log.clone(), parked.clone(), then.cloned());
+        let effect = async move {
+            let replaced = memory.replace_parked(&log, &parked, to, then.as_ref()).await;
+            watch.note(|| format!("rebuild {view} {log} to {to} {then:?}: {replaced:?}"));
+            if replaced == Ok(true) && then.is_none() {
+                // The in-memory table does not fail.
+                let left = memory.scan(&log, &RowRange { limit: 1, ..RowRange::default() }).await;
+                let left = left.map_or(0, |page| page.rows.len());
+                watch.audit(|model| model.rebuilt(view, &log, to, left));
+            }
+            replaced
+        };
+        self.watch.faults.call("view table", effect).await
+    }
+
+    async fn clear(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        limit: usize,
+    ) -> Result<Option<usize>, Unavailable> {
+        let (memory, watch, view) = (self.memory.clone(), self.watch.clone(), self.view);
+        let (log, parked) = (log.clone(), parked.clone());
+        let effect = async move {
+            let cleared = memory.clear(&log, &parked, limit).await;
+            watch.note(|| format!("clear {view} {log}: {cleared:?}"));
+            if matches!(cleared, Ok(Some(_))) {
+                watch.audit(|model| model.cleared(view, &log));
+            }
+            cleared
+        };
+        self.watch.faults.call("view table", effect).await
+    }
 }

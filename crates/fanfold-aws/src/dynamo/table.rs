@@ -9,8 +9,8 @@ use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, KeysAndAttributes, ReturnConsumedCapacity, ReturnValue,
-    ReturnValuesOnConditionCheckFailure,
+    AttributeValue, ConditionCheck, Delete, KeysAndAttributes, ReturnConsumedCapacity, ReturnValue,
+    ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use fanfold::LogId;
 use fanfold_pipeline::ports::Unavailable;
@@ -312,6 +312,46 @@ impl Table {
         let output = sent.map_err(|error| error.unavailable(self.hop))?;
         self.aws.meter.wrote(output.consumed_capacity());
         Ok(output.attributes)
+    }
+
+    /// Deletes items if another one, under `guard`, fulfils the condition, in one transaction. False if it does not.
+    pub(super) async fn delete_if<const N: usize>(
+        &self,
+        guard: Item,
+        condition: Expression<'_, N>,
+        keys: Vec<Item>,
+    ) -> Result<bool, Unavailable> {
+        let Expression(condition, values) = condition;
+        let check = ConditionCheck::builder()
+            .table_name(&self.name)
+            .set_key(Some(guard))
+            .condition_expression(condition)
+            .set_expression_attribute_names(names([condition]))
+            .set_expression_attribute_values(values_of(values));
+        let check = check.build().map_err(|error| self.failed(error))?;
+        let mut parts = vec![TransactWriteItem::builder().condition_check(check).build()];
+        for key in keys {
+            let delete = Delete::builder().table_name(&self.name).set_key(Some(key)).build();
+            let delete = delete.map_err(|error| self.failed(error))?;
+            parts.push(TransactWriteItem::builder().delete(delete).build());
+        }
+        let request = self
+            .aws
+            .dynamodb
+            .transact_write_items()
+            .set_transact_items(Some(parts))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let call = self.call("TransactWriteItems");
+        match self.aws.call(call, RetryPolicy::BRIEF, || request.clone().send()).await {
+            Ok(output) => {
+                for capacity in output.consumed_capacity() {
+                    self.aws.meter.wrote(Some(capacity));
+                }
+                Ok(true)
+            }
+            Err(CallError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.unavailable(self.hop)),
+        }
     }
 
     pub(super) async fn query<const N: usize>(

@@ -27,6 +27,11 @@ const PAGE_BYTES: usize = 1024 * 1024;
 /// since some may be tombstones. Source: our choice.
 const ROWS_PER_QUERY_MAX: usize = 1_000;
 
+/// Keys of rows that one query of a removal reads. Source: our choice; it also reads the rows, of which some are large.
+const ROWS_PER_CLEAR: usize = 100;
+/// Rows that one transaction removes. Source: the items of a transaction may have 4 MB, and one may have 400 KB.
+const DELETES_PER_TRANSACTION: usize = 9;
+
 /// Cursors of parked logs that are read at the same time. Source: our choice.
 const CURSORS_AT_ONCE: usize = 32;
 
@@ -40,6 +45,8 @@ const CURSORS_AT_ONCE: usize = 32;
 /// | `move_cursor`, `mark_behind`, `replace_lease` | a write unit, refused or not |
 /// | `park` | two write units, of which one for the index; one if it is refused |
 /// | `release` | a read unit, and a write unit if the view is parked so; the next move of the cursor one more, for the index |
+/// | `replace_parked` | a read unit, and a write unit if the view is parked so |
+/// | `clear` | a read unit, and one for each 4 KB of the rows; per row two write units for each KB of it, and two read units for each 9 rows |
 /// | `parked` | half a unit for each bucket begun, and for each 4 KB of names; a read unit for each log |
 /// | `scan` | a read unit for each 4 KB of the rows returned, of the tombstones between them, and of one more row, which shows whether there are more |
 #[derive(Debug)]
@@ -69,6 +76,23 @@ impl DynamoViewTable {
             }
             Err(WriteError::Unavailable(unavailable)) => Err(unavailable),
         }
+    }
+
+    /// The cursor with the reason as it is stored, if the view is parked as `parked` says. Conditions compare what is
+    /// stored: another build may have written it, with fields that this one does not know.
+    async fn parked_as(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+    ) -> Result<Option<(Cursor, String)>, Unavailable> {
+        let found = self.table.get_many(log, [CURSOR]).await?.pop().flatten().unwrap_or_default();
+        let why = found.get(PARKED).and_then(|why| why.as_s().ok()).cloned().unwrap_or_default();
+        let found = cursor(found).map_err(self.table.malformed())?;
+        Ok((found.parked.as_ref() == Some(parked)).then_some((found, why)))
+    }
+
+    fn encoded(&self, parked: &ParkedView) -> Result<String, Unavailable> {
+        serde_json::to_string(parked).map_err(|error| self.table.failed(error))
     }
 }
 
@@ -138,7 +162,7 @@ impl ViewTable for DynamoViewTable {
     }
 
     async fn park(&self, log: &LogId, at: Seq, parked: &ParkedView) -> Result<(), Unavailable> {
-        let why = serde_json::to_string(parked).map_err(|error| self.table.failed(error))?;
+        let why = self.encoded(parked)?;
         let update = Expression(
             "SET #parked = :why, #h = :h",
             [(":why", text(why)), (":h", number(parked_bucket(log).into())), (":at", number(at.0))],
@@ -158,13 +182,7 @@ impl ViewTable for DynamoViewTable {
         parked: &ParkedView,
         to: Option<Seq>,
     ) -> Result<bool, Unavailable> {
-        let found = self.table.get_many(log, [CURSOR]).await?.pop().flatten().unwrap_or_default();
-        // Compared as it is stored: another build may have written it, with fields that this one does not know.
-        let why = found.get(PARKED).and_then(|why| why.as_s().ok()).cloned().unwrap_or_default();
-        let found = cursor(found).map_err(self.table.malformed())?;
-        if found.parked.as_ref() != Some(parked) {
-            return Ok(false);
-        }
+        let Some((found, why)) = self.parked_as(log, parked).await? else { return Ok(false) };
         let to = to.unwrap_or_default().max(found.seq);
         let stands = "#parked = :why AND (attribute_not_exists(#seq) OR #seq <= :to)";
         let update = Expression(
@@ -273,6 +291,62 @@ impl OperatorView for DynamoViewTable {
         let cursors: Vec<(LogId, Option<Cursor>)> = cursors.try_collect().await?;
         let logs = cursors.into_iter().filter_map(|(log, cursor)| Some((log, cursor?)));
         Ok(ParkedViewPage { logs: logs.collect(), next })
+    }
+
+    /// The cursor stays in the index of what is parked until it moves, as after a release. If a first attempt replaced the
+    /// reason without an answer, the second finds that, and returns true if the cursor is where the first has left it.
+    async fn replace_parked(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Seq,
+        then: Option<&ParkedView>,
+    ) -> Result<bool, Unavailable> {
+        let Some((_, why)) = self.parked_as(log, parked).await? else { return Ok(false) };
+        let (to_value, why) = ((":to", number(to.0)), (":why", text(why)));
+        let refused = match then {
+            Some(then) => {
+                let then = (":then", text(self.encoded(then)?));
+                let update = Expression("SET #seq = :to, #parked = :then", [to_value, why, then]);
+                self.change(log, update, Some("#parked = :why")).await?
+            }
+            None => {
+                let update = Expression("SET #seq = :to REMOVE #parked", [to_value, why]);
+                self.change(log, update, Some("#parked = :why")).await?
+            }
+        };
+        Ok(refused.is_none_or(|cursor| cursor.parked.as_ref() == then && cursor.seq == to))
+    }
+
+    /// Each transaction checks the cursor, so that none takes effect after a release.
+    async fn clear(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        limit: usize,
+    ) -> Result<Option<usize>, Unavailable> {
+        let Some((_, why)) = self.parked_as(log, parked).await? else { return Ok(None) };
+        let mut cleared = 0;
+        while cleared < limit {
+            let keys = Expression(
+                "#pk = :pk AND begins_with(#sk, :row)",
+                [(":pk", text(log.as_str())), (":row", text(ROW))],
+            );
+            let least = (limit - cleared).min(ROWS_PER_CLEAR);
+            let query = Query { only: Some("#pk, #sk"), limit: Some(least), ..Query::new(keys) };
+            let items = self.table.query(query).await?.items;
+            for some in items.chunks(DELETES_PER_TRANSACTION) {
+                let stands = Expression("#parked = :why", [(":why", text(&why))]);
+                if !self.table.delete_if(cursor_key(log), stands, some.to_vec()).await? {
+                    return Ok(None);
+                }
+                cleared += some.len();
+            }
+            if items.is_empty() {
+                break;
+            }
+        }
+        Ok(Some(cleared))
     }
 }
 

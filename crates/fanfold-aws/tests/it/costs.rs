@@ -190,7 +190,13 @@ async fn views_cost_as_documented() {
         let noted = table.replace_lease(&log, before.as_ref(), &lease);
         assert_eq!(costs(&dynamo, noted).await, (0.0, 1.0));
     }
-    let why = ParkedView { seq: Seq(2), reason: "a test".to_owned(), at: Time(1), build: None };
+    let why = ParkedView {
+        seq: Seq(2),
+        reason: "a test".to_owned(),
+        at: Time(1),
+        build: None,
+        rebuild: None,
+    };
     let again = costs(&dynamo, table.park(&log(), Seq(1), &why)).await;
     assert_eq!(again, (0.0, 2.0), "one of them for the index");
     assert_eq!(costs(&dynamo, table.cursor(&log())).await, (1.0, 0.0));

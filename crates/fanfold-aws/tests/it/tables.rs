@@ -243,7 +243,8 @@ async fn a_released_log_is_listed_until_its_cursor_moves() {
     let dynamo = Dynamo::start().await;
     let table = DynamoViewTable::new(&dynamo.aws, dynamo.view());
     let reason = "it cannot be applied".to_owned();
-    let parked = ParkedView { seq: Seq(2), reason, at: Time(7), build: Some("b".to_owned()) };
+    let parked =
+        ParkedView { seq: Seq(2), reason, at: Time(7), build: Some("b".to_owned()), rebuild: None };
     table.move_cursor(&log(), Seq(1)).await.expect("a move");
     table.park(&log(), Seq(1), &parked).await.expect("parking");
     assert!(table.release(&log(), &parked, None).await.expect("a release"));
@@ -260,7 +261,13 @@ async fn a_release_without_an_answer_is_done() {
     let dynamo = Dynamo::start().await;
     let name = dynamo.view();
     let table = DynamoViewTable::new(&dynamo.aws, &name);
-    let parked = ParkedView { seq: Seq(2), reason: "no".to_owned(), at: Time(7), build: None };
+    let parked = ParkedView {
+        seq: Seq(2),
+        reason: "no".to_owned(),
+        at: Time(7),
+        build: None,
+        rebuild: None,
+    };
     for (at, to, after) in [(1, None, 1), (1, Some(Seq(2)), 2)] {
         table.move_cursor(&log(), Seq(at)).await.expect("a move");
         table.park(&log(), Seq(at), &parked).await.expect("parking");

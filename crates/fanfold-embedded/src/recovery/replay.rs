@@ -15,6 +15,7 @@ use fanfold::host::body::notification::ReceivedCommit;
 use fanfold::host::body::record::Record;
 use fanfold::host::knob::Knob;
 use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::calls::{CallCounter, ViewCalls};
 use fanfold_pipeline::ports::{Commands, Env};
 use fanfold_pipeline::process::{Processor, ReceivedRecord, Suspicion};
 use fanfold_pipeline::project::Projector;
@@ -48,16 +49,20 @@ pub(crate) struct Replay {
     /// A suspicious stage holds it while users' code runs.
     turn: Mutex<()>,
     watchdog: Arc<Watchdog>,
+    /// Counts the calls of views.
+    calls: Arc<CallCounter>,
     /// Makes leases durable.
     store: Arc<Store>,
 }
 
 impl Replay {
+    /// `process` is a random number of this process.
     pub(crate) fn new(
         logs: &[LogId],
         views: usize,
         unclean_starts: u64,
         store: Arc<Store>,
+        process: u64,
     ) -> Arc<Self> {
         let is_suspicious = unclean_starts >= UNCLEAN_STARTS_MAX;
         if is_suspicious {
@@ -74,6 +79,7 @@ impl Replay {
             is_suspicious: is_suspicious.into(),
             turn: Mutex::default(),
             watchdog: Arc::default(),
+            calls: CallCounter::new(process),
             store,
         })
     }
@@ -81,6 +87,11 @@ impl Replay {
     /// The watchdog over all invocations.
     pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
         &self.watchdog
+    }
+
+    /// The calls of all views.
+    pub(crate) fn calls(&self) -> ViewCalls {
+        ViewCalls::Counted(self.calls.clone())
     }
 
     /// Whether all views have caught up.
@@ -155,6 +166,7 @@ impl Replay {
         messages: &[&[ReceivedCommit]],
         deadline: Time,
     ) -> Vec<usize> {
+        let _counted = self.calls.begin();
         if !self.is_suspicious() {
             let _watched = self.watchdog.watch("a view's invocation");
             return projector.project_commits(messages, deadline).await;
@@ -174,6 +186,7 @@ impl Replay {
 
     /// Runs a step of a view's sweep, alone while everything is suspect.
     pub(crate) async fn sweep<T>(&self, run: impl Future<Output = T>) -> T {
+        let _counted = self.calls.begin();
         let _turn = match self.is_suspicious() {
             true => Some(self.turn.lock().await),
             false => None,

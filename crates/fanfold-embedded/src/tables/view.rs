@@ -160,6 +160,33 @@ impl StoredView {
     }
 }
 
+impl StoredView {
+    /// The keys of up to `limit` rows and tombstones, each with the key by which a tombstone is found once it has expired.
+    fn some_rows(
+        &self,
+        log: &LogId,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Option<Bytes>)>, StoreError> {
+        let (from, to) = (Self::row_key(log, ""), key(log, [b"s"]));
+        let mut rows = Vec::new();
+        if limit == 0 {
+            return Ok(rows);
+        }
+        self.store.scan(self.table, &from, &to, false, |key, value| {
+            let name = key.get(from.len()..).and_then(|name| std::str::from_utf8(name).ok());
+            let expires = decode_row(value).as_ref().and_then(expiry);
+            let tombstone = name.zip(expires);
+            let tombstone = tombstone.map(|(name, at)| Self::tombstone_key(log, at, name));
+            rows.push((Bytes::copy_from_slice(key), tombstone));
+            match rows.len() < limit {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        Ok(rows)
+    }
+}
+
 /// When a row expires, if it is a tombstone.
 fn expiry(row: &StoredRow) -> Option<Time> {
     row.expires.filter(|_| row.body.is_none())
@@ -398,5 +425,54 @@ impl OperatorView for StoredView {
             page.logs.extend(cursor.map(|cursor| (log, cursor)));
         }
         Ok(page)
+    }
+
+    async fn replace_parked(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Seq,
+        then: Option<&ParkedView>,
+    ) -> Result<bool, Unavailable> {
+        self.store.room().await?;
+        {
+            let _alone = self.stripes.of(log);
+            let cursor = self.read_cursor(log)?.unwrap_or_default();
+            if cursor.parked.as_ref() != Some(parked) {
+                return Ok(false);
+            }
+            self.put_parked_cursor(log, &Cursor { seq: to, parked: then.cloned(), ..cursor });
+        }
+        self.store.durable().await?;
+        Ok(true)
+    }
+
+    async fn clear(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        limit: usize,
+    ) -> Result<Option<usize>, Unavailable> {
+        self.store.room().await?;
+        let rows = {
+            let _alone = self.stripes.of(log);
+            let cursor = self.read_cursor(log)?.unwrap_or_default();
+            if cursor.parked.as_ref() != Some(parked) {
+                return Ok(None);
+            }
+            let rows = self.some_rows(log, limit).map_err(|error| error.unavailable(HOP))?;
+            self.store.write(|writes| {
+                for (row, tombstone) in &rows {
+                    writes.remove(self.table, row.clone());
+                    if let Some(tombstone) = tombstone {
+                        writes.remove(self.table, tombstone.clone());
+                    }
+                }
+            });
+            rows
+        };
+        self.store.durable().await?;
+        faults::reached("view.clear");
+        Ok(Some(rows.len()))
     }
 }

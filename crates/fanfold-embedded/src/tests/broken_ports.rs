@@ -49,7 +49,8 @@ bugs! {
         AdvancingForgetsAttempts ParkedAttemptsStay AttemptsAreNotGuarded TombstonesAreHidden
         RowsAreNotGuarded AlwaysAscending PrefixIsIgnored AfterIsIgnored ReasonIsIgnored
         ReleaseForgetsAttempts ReleaseStays;
-    "operated view": LastParkedIsMissed ParkedBeginsAgain ReleasedStayParked;
+    "operated view": LastParkedIsMissed ParkedBeginsAgain ReleasedStayParked ReplacesAnyReason
+        ReplacedKeepsItsSeq ReplacedIsReleased ClearsAnyReason ClearsNothing ClearsTooMuch;
     "waits": WaitsForTheTimer;
 }
 
@@ -400,6 +401,43 @@ impl OperatorView for Broken {
             page.logs.pop();
         }
         Ok(page)
+    }
+
+    async fn replace_parked(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Seq,
+        then: Option<&ParkedView>,
+    ) -> Result<bool, Unavailable> {
+        let table = &self.0.views["v"];
+        let cursor = table.cursor(log).await?.unwrap_or_default();
+        match (self.1, cursor) {
+            (Bug::ReplacesAnyReason, Cursor { parked: Some(parked), .. }) => {
+                table.replace_parked(log, &parked, to, then).await
+            }
+            (Bug::ReplacedKeepsItsSeq, Cursor { seq, .. }) => {
+                table.replace_parked(log, parked, seq, then).await
+            }
+            (Bug::ReplacedIsReleased, _) => table.replace_parked(log, parked, to, None).await,
+            _ => table.replace_parked(log, parked, to, then).await,
+        }
+    }
+
+    async fn clear(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        limit: usize,
+    ) -> Result<Option<usize>, Unavailable> {
+        let table = &self.0.views["v"];
+        let there = table.cursor(log).await?.and_then(|cursor| cursor.parked);
+        match (self.1, there) {
+            (Bug::ClearsAnyReason, Some(there)) => table.clear(log, &there, limit).await,
+            (Bug::ClearsNothing, _) => Ok(Some(0)),
+            (Bug::ClearsTooMuch, _) => table.clear(log, parked, limit + 1).await,
+            _ => table.clear(log, parked, limit).await,
+        }
     }
 }
 

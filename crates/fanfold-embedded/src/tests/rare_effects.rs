@@ -93,8 +93,13 @@ async fn durable_effects_survive_a_crash() {
     checkpoint();
     assert_eq!(find(&disk).await, (vec![], 0, Some(9), false));
 
-    let reason =
-        ParkedView { seq: Seq(1), reason: "it panicked".to_owned(), at: Time(1), build: None };
+    let reason = ParkedView {
+        seq: Seq(1),
+        reason: "it panicked".to_owned(),
+        at: Time(1),
+        build: None,
+        rebuild: None,
+    };
     saved(view.park(&log, Seq(0), &reason)).await;
     assert_eq!(find(&disk).await, (vec![], 0, Some(9), true));
 }

@@ -111,7 +111,13 @@ async fn ended_and_dropped_waits_hold_no_memory() {
 async fn a_wait_for_a_view_ends_when_the_view_is_parked() {
     let memory = memory();
     let log: LogId = "ledger/org:acme".parse().expect("a log");
-    let parked = ParkedView { seq: Seq(1), reason: "test".to_owned(), at: Time(0), build: None };
+    let parked = ParkedView {
+        seq: Seq(1),
+        reason: "test".to_owned(),
+        at: Time(0),
+        build: None,
+        rebuild: None,
+    };
     let park = async {
         tokio::time::sleep(Duration::from_millis(5)).await;
         memory.views["balances"].park(&log, Seq::ZERO, &parked).await.expect("memory");

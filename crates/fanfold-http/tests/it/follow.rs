@@ -227,7 +227,13 @@ async fn a_view_sends_its_answer_whenever_that_changes() {
     }
     assert!(events <= 4, "{events} events");
     // The view is parked: another answer at the same seq.
-    let parked = ParkedView { seq: Seq(41), reason: "no".to_owned(), at: Time(7), build: None };
+    let parked = ParkedView {
+        seq: Seq(41),
+        reason: "no".to_owned(),
+        at: Time(7),
+        build: None,
+        rebuild: None,
+    };
     edge.memory.views["balances"].park(&acme(), Seq(40), &parked).await.expect("memory");
     let event = row.next().await.expect("it goes on");
     assert_eq!((event.id, &event.data["parked"]["seq"]), (Some(40), &json!(41)));

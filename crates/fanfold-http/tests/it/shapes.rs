@@ -154,7 +154,13 @@ async fn rows_have_their_shape() {
 async fn a_parked_view_shows_why() {
     let edge = Edge::new();
     edge.open(1).await.expect(202);
-    let parked = ParkedView { seq: Seq(1), reason: "no".to_owned(), at: Time(7), build: None };
+    let parked = ParkedView {
+        seq: Seq(1),
+        reason: "no".to_owned(),
+        at: Time(7),
+        build: None,
+        rebuild: None,
+    };
     let table = &edge.memory.views["balances"];
     table.park(&acme(), Seq::ZERO, &parked).await.expect("it is in memory");
     let path = "/views/balances/ledger/org:acme";

@@ -13,7 +13,7 @@ fn at(seq: u64) -> Cursor {
 
 pub(super) fn reason(seq: u64) -> ParkedView {
     let (reason, at) = (format!("cannot apply {seq}"), Time(seq * 1_000));
-    ParkedView { seq: Seq(seq), reason, at, build: Some("b".to_owned()) }
+    ParkedView { seq: Seq(seq), reason, at, build: Some("b".to_owned()), rebuild: None }
 }
 
 async fn cursor(port: &dyn ViewTable, log: &LogId) -> Option<Cursor> {

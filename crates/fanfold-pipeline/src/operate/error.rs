@@ -41,6 +41,16 @@ pub enum OperateError {
         /// The log.
         log: LogId,
     },
+    /// The view's log is being rebuilt, and its rows may be gone.
+    #[error(
+        "the view `{view}` is being rebuilt for {log}, and goes on by itself then: to end that, run `fanfold rebuild {log} --view {view}`"
+    )]
+    IsRebuilt {
+        /// The view.
+        view: String,
+        /// The log.
+        log: LogId,
+    },
     /// The view has not applied all that stands before the entry.
     #[error(
         "the view `{view}` is at {cursor} of {log}, and parked at {seq}: let it go on first, and skip the entry when it is parked directly before it"

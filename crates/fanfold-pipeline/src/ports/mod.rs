@@ -46,8 +46,8 @@ pub use stream::{CommandStream, StreamRecord};
 pub use topic::{DeadLetter, DeadLetters, PublishError, Topic};
 pub use view_registry::ViewRegistry;
 pub use view_table::{
-    Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Row, RowPage, RowRange, StoredRow,
-    ViewTable,
+    Cursor, CursorMove, LeaseWrite, ParkedView, PutRowError, Rebuild, Row, RowPage, RowRange,
+    StoredRow, ViewTable,
 };
 pub use waits::Waits;
 

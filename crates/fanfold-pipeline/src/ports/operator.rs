@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use fanfold::{LogId, Seq, Time};
 
 use super::{
-    Commands, Cursor, Journal, ParkedItem, ParkedTable, Slot, Token, Unavailable, ViewTable,
+    Commands, Cursor, Journal, ParkedItem, ParkedTable, ParkedView, Slot, Token, Unavailable,
+    ViewTable,
 };
 
 /// The commands table, with what mends its slots.
@@ -92,6 +93,29 @@ pub trait OperatorView: ViewTable {
         after: Option<&LogId>,
         limit: usize,
     ) -> Result<ParkedViewPage, Unavailable>;
+
+    /// Of a view that is parked for the log as `parked` says, sets the cursor to `to`, which may be below, and the reason to
+    /// `then`; `None` releases the view. False if it is not parked, or not as `parked` says. MUST be one atomic, conditional
+    /// write, and MUST NOT change the lease and `behind`.
+    async fn replace_parked(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Seq,
+        then: Option<&ParkedView>,
+    ) -> Result<bool, Unavailable>;
+
+    /// Removes rows of the log, and tombstones: at most `limit`, and fewer only if no more are left. Returns how many;
+    /// `None` if the view is not parked for the log as `parked` says.
+    ///
+    /// MUST NOT remove anything unless the view is parked so at that moment, also if the call takes effect late: a row that
+    /// is stored after a release stays. What a call has removed before it fails stays removed.
+    async fn clear(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        limit: usize,
+    ) -> Result<Option<usize>, Unavailable>;
 }
 
 /// A page of logs for which a view is parked, or was until it was released.

@@ -4,6 +4,7 @@ use fanfold::host::body::lease::Lease;
 use fanfold::{LogId, RowKey, Seq, Time};
 
 use super::Unavailable;
+use crate::calls::CallsMark;
 
 /// The table of one view in one version: per log a cursor, and rows.
 #[async_trait]
@@ -99,6 +100,18 @@ pub struct ParkedView {
     /// The build that parked it; `None` if that build did not know its name. Another build tries again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<String>,
+    /// How far it is, if an operator has the log rebuilt. Nothing but the rebuild releases such a view: its rows may be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<Rebuild>,
+}
+
+/// How far the rebuild of a view's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rebuild {
+    /// A moment from which on the view was seen to be parked; `None` before it was seen. Calls that began before may still
+    /// write rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<CallsMark>,
 }
 
 /// A row, or the tombstone of one.

@@ -44,6 +44,8 @@ pub enum Op {
     ParkView,
     ReleaseView,
     ParkedViews,
+    ReplaceParked,
+    ClearView,
     ReplaceLease,
     Scan,
     LetterList,

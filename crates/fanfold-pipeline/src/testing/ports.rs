@@ -402,6 +402,32 @@ impl<P: OperatorView + 'static> OperatorView for Faulty<P> {
         let effect = |port: Arc<P>| async move { port.parked(after.as_ref(), limit).await };
         self.call(Op::ParkedViews, about, effect).await
     }
+
+    async fn replace_parked(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        to: Seq,
+        then: Option<&ParkedView>,
+    ) -> Result<bool, Unavailable> {
+        let (about, log) = (format!("{log} {to}"), log.clone());
+        let (parked, then) = (parked.clone(), then.cloned());
+        let effect = |port: Arc<P>| async move {
+            port.replace_parked(&log, &parked, to, then.as_ref()).await
+        };
+        self.call(Op::ReplaceParked, about, effect).await
+    }
+
+    async fn clear(
+        &self,
+        log: &LogId,
+        parked: &ParkedView,
+        limit: usize,
+    ) -> Result<Option<usize>, Unavailable> {
+        let (about, log, parked) = (format!("{log} {limit}"), log.clone(), parked.clone());
+        let effect = |port: Arc<P>| async move { port.clear(&log, &parked, limit).await };
+        self.call(Op::ClearView, about, effect).await
+    }
 }
 
 #[async_trait]

@@ -185,7 +185,7 @@ fn a_cursor_that_does_not_fit_is_found() {
         assert_eq!(found(&world).await, [(Ailment::CursorBehind, sums)]);
         for view in ["sums", "resets"] {
             let (reason, at) = ("a test".to_owned(), world.env.now());
-            let parked = ParkedView { seq: Seq(7), reason, at, build: None };
+            let parked = ParkedView { seq: Seq(7), reason, at, build: None, rebuild: None };
             world.table(view).park(&acme(), Seq(6), &parked).await.expect("memory");
         }
         let found_there = found(&world).await;
@@ -238,7 +238,7 @@ fn entries_from_a_parked_one_on_are_left_out() {
         for view in ["sums", "resets"] {
             applied(&world.projector(view), &messages).await;
             let (reason, at) = ("a test".to_owned(), world.env.now());
-            let parked = ParkedView { seq: Seq(4), reason, at, build: None };
+            let parked = ParkedView { seq: Seq(4), reason, at, build: None, rebuild: None };
             world.table(view).park(&acme(), Seq(3), &parked).await.expect("memory");
         }
         world.env.pass(HOUR_MS);

@@ -18,6 +18,7 @@ mod packing;
 mod process;
 mod project;
 mod read;
+mod rebuild;
 mod relay;
 mod restore_drill;
 mod restored;

@@ -22,6 +22,7 @@ use fanfold_embedded::testing::Position;
 use fanfold_embedded::testing::StoredCommands;
 use fanfold_embedded::testing::StoredView;
 use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::calls::ViewCalls;
 use fanfold_pipeline::conformance::WithBodies;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::operate::OperatePorts;
@@ -208,7 +209,7 @@ impl World {
             journal: self.faulty(journal),
             state: self.faulty(state),
             stream: self.faulty(stream),
-            ..self.memory.operated(self.env.clone())
+            ..self.memory.operated(ViewCalls::End { within_ms: CALL_MS }, self.env.clone())
         }
     }
 

@@ -36,13 +36,14 @@ pub(super) async fn audit(
             let table = &ports.views[view.name()];
             let cursor = table.cursor(log).await.ok().flatten().unwrap_or_default();
             let broken = model.broken(view.name(), log);
+            let is_rebuilt = cursor.parked.as_ref().is_some_and(|parked| parked.rebuild.is_some());
             let parked = cursor.parked.as_ref().filter(|parked| counted(&parked.reason).is_none());
-            let parked = parked.map(|parked| parked.seq);
+            let parked = parked.map(|parked| parked.seq).filter(|_| !is_rebuilt);
             model.check(Invariant::F7, parked.is_none() || parked == broken, || {
                 let name = view.name();
                 format!("{name} of {log} is parked at {parked:?}, and cannot apply {broken:?}")
             });
-            if broken.is_some() {
+            if broken.is_some() || is_rebuilt {
                 continue;
             }
             let range = RowRange { limit: usize::MAX, ..RowRange::default() };

@@ -39,11 +39,13 @@ pub enum Fault {
     BackedUp,
     /// A backup failed.
     BackupFailed,
+    /// One log of a view was rebuilt.
+    Rebuilt,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Killed,
         Self::PowerCut,
         Self::StoppedInCall,
@@ -62,5 +64,6 @@ impl Fault {
         Self::ReadInCheckpoint,
         Self::BackedUp,
         Self::BackupFailed,
+        Self::Rebuilt,
     ];
 }

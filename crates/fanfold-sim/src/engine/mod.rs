@@ -295,6 +295,8 @@ impl Run {
         self.executor.spawn(async move { run.reshard(&resharded).await });
         let (run, backed_up, disk) = (self.clone(), engine.clone(), faults.clone());
         self.executor.spawn(async move { run.back_up(&backed_up, &disk).await });
+        let (run, operated) = (self.clone(), engine.clone());
+        self.executor.spawn(async move { run.rebuild(&operated).await });
         let (run, filled) = (self.clone(), faults.clone());
         self.executor.spawn(async move { run.spoil(&filled).await });
         let (run, read) = (self.clone(), engine.clone());
@@ -431,8 +433,13 @@ impl Run {
                 let cursor = ports.views[view.name()].cursor(&log).await.ok().flatten();
                 let cursor = cursor.unwrap_or_default();
                 // A view that cannot apply an entry stays parked. The audit checks at which entry.
-                let is_parked =
-                    cursor.parked.as_ref().is_some_and(|p| counted(&p.reason).is_none());
+                let is_parked = cursor
+                    .parked
+                    .as_ref()
+                    .is_some_and(|p| counted(&p.reason).is_none() && p.rebuild.is_none());
+                if cursor.parked.as_ref().is_some_and(|parked| parked.rebuild.is_some()) {
+                    return Some(format!("{} of {log} is being rebuilt", view.name()));
+                }
                 if cursor.seq < tail && !is_parked {
                     return Some(format!("{} of {log} at {cursor:?} of {tail}", view.name()));
                 }
@@ -455,7 +462,9 @@ impl Run {
         for view in self.views.iter().map(|view| view.name()) {
             let waiting = operate.waiting_of_view(view, None, LIST_MAX).await;
             for item in waiting.map(|page| page.items).unwrap_or_default() {
-                if counted(&item.parked.reason).is_some() {
+                if item.parked.rebuild.is_some() {
+                    let _ = operate.rebuild(view, &item.log, None).await;
+                } else if counted(&item.parked.reason).is_some() {
                     let _ = operate.resume_view(view, &item.log).await;
                 }
             }

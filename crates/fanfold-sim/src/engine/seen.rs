@@ -1,6 +1,6 @@
 //! What clients sent and were promised, and what readers saw, over all lives of an engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fanfold::host::invariant::{Breach, Invariant};
 use fanfold::{Command, CommandId, Entry, LogId, Origin, Request, RowKey, Seq, Services};
@@ -29,6 +29,8 @@ pub(super) struct Seen {
     /// Rows that a reader saw, by their seq.
     pub(super) rows: BTreeMap<RowPlace, BTreeMap<Seq, Vec<u8>>>,
     cursors: BTreeMap<(&'static str, LogId), Seq>,
+    /// Views that an operator had rebuilt for a log: their readers may go backwards.
+    pub(super) rebuilt: BTreeSet<(&'static str, LogId)>,
     pub(super) violations: Vec<Breach>,
 }
 
@@ -120,6 +122,9 @@ impl Seen {
         cursor: Seq,
         rows: Vec<(RowKey, Seq, Vec<u8>)>,
     ) {
+        let none = Floor { cursor: Seq::ZERO, rows: BTreeMap::new() };
+        let is_rebuilt = self.rebuilt.contains(&(view, log.clone()));
+        let floor = if is_rebuilt { &none } else { floor };
         let before = floor.cursor;
         self.check(Invariant::F6, before <= cursor, || {
             format!("{view} {log}: a reader saw {before}, and then {cursor}")

@@ -10,6 +10,7 @@ use fanfold::Time;
 use fanfold::host::invariant::Invariant;
 use fanfold_embedded::testing::{Disk, MemoryDisk};
 use fanfold_embedded::{BackupError, BackupState, Engine, Machine};
+use fanfold_pipeline::operate::Done;
 use fanfold_pipeline::ports::Env;
 
 use super::machine::{SimClock, SimDisk, SimSpawner};
@@ -45,6 +46,34 @@ impl Run {
             } else if engine.merge_shards(shards[at].id, shards[other].id).is_ok() {
                 self.count(Fault::Merged);
             }
+        }
+    }
+
+    /// Has single logs of views rebuilt, in some lives. A stop of the machine may leave one half-way.
+    pub(super) async fn rebuild(&self, engine: &Engine) {
+        if !self.world.happens(300) || !engine.recovered().await {
+            return;
+        }
+        loop {
+            self.pause(SELDOM_MS).await;
+            let (logs, views) = (self.logs(engine).await, self.views.iter().collect::<Vec<_>>());
+            if logs.is_empty() {
+                continue;
+            }
+            let log = &logs[self.world.pick(0..logs.len() as u64) as usize];
+            let view = views[self.world.pick(0..views.len() as u64) as usize];
+            if !view.services().contains(&log.service()) {
+                continue;
+            }
+            self.seen.borrow_mut().rebuilt.insert((view.name(), log.clone()));
+            let mut begun = None;
+            while let Ok(Done::Rebuilding { begun: of, wait_ms, .. }) =
+                engine.operate().rebuild(view.name(), log, begun).await
+            {
+                begun = of;
+                self.world.sleep(1 + wait_ms).await;
+            }
+            self.count(Fault::Rebuilt);
         }
     }
 

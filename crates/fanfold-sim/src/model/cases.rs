@@ -53,11 +53,13 @@ pub enum Case {
     PagedJournal,
     /// An operator gave a command up.
     GivenUp,
+    /// An operator had one log of a view rebuilt.
+    Rebuilt,
 }
 
 impl Case {
     /// Every case.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::SeveralEvents,
         Self::MadeAgain,
         Self::NoEvents,
@@ -78,6 +80,7 @@ impl Case {
         Self::MessageWithoutEntries,
         Self::PagedJournal,
         Self::GivenUp,
+        Self::Rebuilt,
     ];
 }
 

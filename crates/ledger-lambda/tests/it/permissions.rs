@@ -52,7 +52,11 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("operate", "ViewsTable.Arn", "dynamodb: GetItem"),
     ("operate", "StateTable.Arn", "dynamodb: BatchGetItem GetItem"),
     ("operate", CATALOGUE, "dynamodb: Query"),
-    ("operate", VIEW_TABLES, "dynamodb: BatchGetItem GetItem Query UpdateItem"),
+    (
+        "operate",
+        VIEW_TABLES,
+        "dynamodb: BatchGetItem ConditionCheckItem DeleteItem GetItem Query UpdateItem",
+    ),
     (
         "operate",
         "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-view-*/index/parked",

@@ -94,6 +94,7 @@ fn a_log_that_cannot_be_applied_stops_no_other() {
             reason: "a test".to_owned(),
             at: world.env.now(),
             build: None,
+            rebuild: None,
         };
         world.table("sums").park(&c, Seq::ZERO, &stands).await.expect("memory");
         world.env.pass(11_000);
@@ -118,7 +119,7 @@ fn another_build_tries_what_a_build_has_parked() {
         }
         let parked = |build: Option<&str>| {
             let (reason, at) = ("a test".to_owned(), world.env.now());
-            ParkedView { seq: Seq(1), reason, at, build: build.map(str::to_owned) }
+            ParkedView { seq: Seq(1), reason, at, build: build.map(str::to_owned), rebuild: None }
         };
         for (log, build) in [(&a, Some("first")), (&b, Some("second")), (&c, None)] {
             world.table("sums").park(log, Seq::ZERO, &parked(build)).await.expect("memory");
@@ -179,7 +180,8 @@ fn a_suspicious_projector_tries_again_what_another_build_has_parked() {
         world.accept(&log, 2).await;
         world.commit(&log, &[add(1)]).await;
         let (reason, at) = ("a test".to_owned(), world.env.now());
-        let parked = ParkedView { seq: Seq(1), reason, at, build: Some("first".to_owned()) };
+        let parked =
+            ParkedView { seq: Seq(1), reason, at, build: Some("first".to_owned()), rebuild: None };
         world.table("sums").park(&log, Seq::ZERO, &parked).await.expect("memory");
         let message = world.commit(&log, &[add(1)]).await;
         for (expected, says) in [(0, "the same build"), (2, "another build")] {

@@ -1,5 +1,6 @@
 //! An app with mistakes, for the drills of operators. With `FIXED` in the environment it is the next build, without them;
-//! with `ELSEWHERE`, a build that does not have the service.
+//! with `ELSEWHERE`, a build that does not have the service; with `MISCOUNTS`, one whose view folds otherwise, without a new
+//! `VERSION`.
 
 use std::env::var_os;
 use std::process::ExitCode;
@@ -99,7 +100,8 @@ impl View for Texts {
 
     fn apply(row: Option<u64>, key: &RowKey, _: &Recorded<Event>) -> Option<u64> {
         fails(key.as_str(), "boo");
-        Some(row.unwrap_or_default() + 1)
+        let times = if var_os("MISCOUNTS").is_some() { 2 } else { 1 };
+        Some(row.unwrap_or_default() + times)
     }
 }
 

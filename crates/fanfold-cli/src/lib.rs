@@ -101,7 +101,7 @@ enum Command {
     Skip(parked::Skip),
     /// Send a faulted command again.
     Resend(parked::Resend),
-    /// Make the rows of one log of a view again, from the journal.
+    /// Make the rows of one log of a view again.
     Rebuild(rebuild::Rebuild),
     /// Compare what is stored: slots, commits, documents, cursors and rows.
     Doctor(doctor::Doctor),

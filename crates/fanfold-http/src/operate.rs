@@ -149,7 +149,7 @@ struct DoneJson {
     seq: Option<Seq>,
 }
 
-/// A rebuild goes on: the request comes again with `begun`, after `wait_ms`.
+/// `rebuilding`: the request comes again with `begun`, after `wait_ms`. `begun`: the view goes on.
 #[derive(Serialize)]
 struct RebuildingJson {
     done: &'static str,
@@ -332,6 +332,10 @@ fn done(done: Done) -> Result<Response, Problem> {
         Done::Rebuilding { begun, wait_ms, rows } => {
             let rebuilding = RebuildingJson { done: "rebuilding", begun, wait_ms, rows };
             return json::answer(StatusCode::OK, &rebuilding);
+        }
+        Done::Rebuilt { rows } => {
+            let rebuilt = RebuildingJson { done: "begun", begun: None, wait_ms: 0, rows };
+            return json::answer(StatusCode::OK, &rebuilt);
         }
     };
     let (log, seq) = position.unzip();

@@ -152,6 +152,11 @@ pub enum Done {
         /// How many rows were removed now.
         rows: u64,
     },
+    /// A view's log is without rows, with the cursor at zero: the view's sweep does the rest.
+    Rebuilt {
+        /// How many rows were removed now.
+        rows: u64,
+    },
 }
 
 impl Operate {

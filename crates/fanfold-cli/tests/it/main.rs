@@ -17,6 +17,7 @@ mod load;
 mod names;
 mod new;
 mod operate;
+mod repair;
 mod schema;
 mod scripted;
 mod send;

@@ -26,7 +26,7 @@ const ROWS_PER_CLEAR: usize = 200;
 
 impl Operate {
     /// Rebuilds one log of a view, or goes on with that. It does a bounded part of the work: repeat it, with the `begun` of
-    /// its answer, until it answers [`Done::Begun`]. Without `begun` it begins one, unless one is under way.
+    /// its answer, until it answers [`Done::Rebuilt`]. Without `begun` it begins one, unless one is under way.
     pub async fn rebuild(
         &self,
         view: &str,
@@ -38,7 +38,7 @@ impl Operate {
         else {
             // The last request has ended it, and its answer was lost. Or the cursor moves too fast.
             return Ok(match begun {
-                Some(_) => Done::Begun,
+                Some(_) => Done::Rebuilt { rows: 0 },
                 None => Done::Rebuilding { begun, wait_ms: 0, rows: 0 },
             });
         };
@@ -71,7 +71,7 @@ impl Operate {
         match table.replace_parked(log, &parked, Seq::ZERO, None).await? {
             true => {
                 note("rebuilt", log, cursor, view, "");
-                Ok(Done::Begun)
+                Ok(Done::Rebuilt { rows })
             }
             false => Ok(Done::Rebuilding { begun, wait_ms: 0, rows }),
         }

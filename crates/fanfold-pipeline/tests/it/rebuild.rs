@@ -51,10 +51,8 @@ async fn rebuilt(world: &World, operate: &Operate, begun: Option<Time>) -> (u64,
                 (begun, waited, removed) = (of, waited + wait_ms, removed + rows);
                 world.env.pass(wait_ms);
             }
-            other => {
-                assert_eq!(other, Done::Begun);
-                return (waited, removed);
-            }
+            Done::Rebuilt { rows } => return (waited, removed + rows),
+            other => panic!("{other:?}"),
         }
     }
     panic!("it does not end");
@@ -74,8 +72,9 @@ async fn parked(world: &World) -> Option<ParkedView> {
 fn a_rebuilt_log_has_the_rows_of_its_entries() {
     play(async || {
         let (world, messages, right) = damaged().await;
-        let (waited, _) = rebuilt(&world, &operate(&world), None).await;
+        let (waited, removed) = rebuilt(&world, &operate(&world), None).await;
         assert_eq!(waited, 65_000, "the longest call, and the difference of clocks");
+        assert_eq!(removed, right.len() as u64 + 1, "also the tombstone");
         assert_eq!(world.cursor("sums", &acme()).await, Cursor::default());
         assert_eq!(world.rows("sums").await, [] as [String; 0]);
         swept(&world).await;
@@ -179,7 +178,8 @@ fn a_request_for_a_rebuild_that_has_ended_does_nothing() {
         let Done::Rebuilding { begun, .. } = first else { panic!("{first:?}") };
         rebuilt(&world, &operate, begun).await;
         swept(&world).await;
-        assert_eq!(operate.rebuild("sums", &acme(), begun).await.expect("memory"), Done::Begun);
+        let again = operate.rebuild("sums", &acme(), begun).await.expect("memory");
+        assert_eq!(again, Done::Rebuilt { rows: 0 });
         assert_eq!((world.rows("sums").await, parked(&world).await), (right, None));
     });
 }
@@ -199,7 +199,7 @@ fn a_rebuild_that_ends_anywhere_goes_on() {
                 let mut ended = false;
                 for _ in 0..20 {
                     match operate.rebuild("sums", &acme(), None).await {
-                        Ok(Done::Begun) => ended = true,
+                        Ok(Done::Rebuilt { .. }) => ended = true,
                         Ok(Done::Rebuilding { wait_ms, .. }) => world.env.pass(wait_ms),
                         Ok(other) => panic!("{other:?}"),
                         Err(OperateError::Unavailable(_)) => {}

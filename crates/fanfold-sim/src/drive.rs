@@ -458,7 +458,8 @@ pub async fn rebuild(
         stage.pause(REBUILD_MS).await;
         let mut all = Vec::new();
         let mut half = Vec::new();
-        for log in stage.watch.model().log_ids() {
+        let logs = stage.watch.model().log_ids();
+        for log in logs {
             for (view, table) in views.iter().filter(|(v, _)| v.services().contains(&log.service()))
             {
                 // The in-memory table does not fail.

@@ -73,7 +73,7 @@ pub mod attribute {
     pub const OWNER: &str = "owner";
     /// Position of a sweep: the log after which it continues.
     pub const LOG: &str = "log";
-    /// Row: when DynamoDB may remove a tombstone, in seconds; the table's TTL attribute.
+    /// Tombstone of a row, or record of an operator's action: when DynamoDB may remove it, in seconds; the table's TTL attribute.
     pub const TTL: &str = "ttl";
 }
 
@@ -117,6 +117,11 @@ impl Tables {
     /// The table of announced views.
     pub fn views(&self) -> String {
         self.named("views")
+    }
+
+    /// The table of what operators did.
+    pub fn timeline(&self) -> String {
+        self.named("timeline")
     }
 
     /// The table of a view's cursors and rows, in one version.

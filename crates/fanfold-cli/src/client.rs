@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
+use fanfold_http::OPERATOR_HEADER;
 use fanfold_http::limits::WAIT_MS_MAX;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -32,6 +33,8 @@ pub(crate) struct Client {
     agent: ureq::Agent,
     url: String,
     signer: Option<Signer>,
+    /// The name of the operator, percent-encoded, which operators' routes record.
+    operator: Option<String>,
     /// Whether the server has answered before.
     has_answered: Cell<bool>,
 }
@@ -133,7 +136,8 @@ impl Client {
         let signer = server.sign.as_deref();
         let signer = signer.map(|region| Signer::new(region, |name| std::env::var(name).ok()));
         let signer = signer.transpose()?;
-        Ok(Self { agent: config.into(), url, signer, has_answered: Cell::new(false) })
+        let operator = operator(|name| std::env::var(name).ok());
+        Ok(Self { agent: config.into(), url, signer, operator, has_answered: Cell::new(false) })
     }
 
     /// Whether the server has answered a request.
@@ -220,6 +224,10 @@ impl Client {
         for (name, value) in self.signature("POST", &url, body)? {
             request = request.header(name, value);
         }
+        if let Some(operator) = self.operator.as_ref().filter(|_| target.text.starts_with("/ops/"))
+        {
+            request = request.header(OPERATOR_HEADER, operator);
+        }
         self.answer(request.config().timeout_global(Some(POST_TIMEOUT)).build().send(body))
     }
 
@@ -272,6 +280,13 @@ impl Unanswered {
             None => self.to_string(),
         }
     }
+}
+
+/// The operator: `FANFOLD_OPERATOR`, or else the user of this machine.
+fn operator(get: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let names = ["FANFOLD_OPERATOR", "USER", "USERNAME"].into_iter().filter_map(get);
+    let name = names.map(|name| name.trim().to_owned()).find(|name| !name.is_empty())?;
+    Some(utf8_percent_encode(&name, ENCODED).to_string())
 }
 
 fn is_socks(protocol: ureq::ProxyProtocol) -> bool {
@@ -345,6 +360,20 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_operator_is_the_named_one_or_the_user() {
+        let of = |pairs: &[(&str, &str)]| {
+            operator(|name| {
+                pairs.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("USER", "ann"), ("USERNAME", "bob")]).as_deref(), Some("ann"));
+        let named = of(&[("USER", "root"), ("FANFOLD_OPERATOR", "Zoë M")]);
+        assert_eq!(named.as_deref(), Some("Zo%C3%AB%20M"));
+        assert_eq!(of(&[("USER", " "), ("USERNAME", "bob")]).as_deref(), Some("bob"));
+    }
 
     #[test]
     fn targets_are_encoded() {

@@ -1,5 +1,6 @@
 //! `fanfold doctor`: compares what is stored, and mends what can be mended safely.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -11,10 +12,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::client::{Client, Server, Target};
-use crate::console;
 use crate::output::{Output, ignore_closed_output};
 use crate::repair::Repair;
 use crate::retry::Backoff;
+use crate::{console, doctor_host};
 
 /// Logs that are examined in a second, unless the caller says otherwise. Source: our choice. Each takes some ten reads,
 /// which should be few beside those of the clients.
@@ -28,9 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Compares slots, commits, heads, documents, cursors and rows. Documents and rows are compared in logs of \
-up to 1,000 entries. What was not compared is counted. It changes nothing, unless --raise-slots or --repair is given.\n\n\
-Prints one line per finding. Exit codes: 0, everything fits, or was mended; 1, something does not, or the server does not \
-answer; 2, the arguments are wrong."
+up to 1,000 entries. What was not compared is counted. It changes nothing, unless --raise-slots or --repair is given. \
+Without a log it first compares the settings of the host: on AWS those of the stream and the tables, on one machine the \
+folder.\n\nPrints one line per finding. Exit codes: 0, everything fits, or was mended; 1, something does not, or the server \
+does not answer; 2, the arguments are wrong."
 )]
 pub(crate) struct Doctor {
     #[command(flatten)]
@@ -41,7 +43,7 @@ pub(crate) struct Doctor {
     /// Read all entries of each log. Without it, only the last 100 of a log with more than 1,000.
     #[arg(long)]
     all: bool,
-    /// Print one line of JSON per log.
+    /// Print one line of JSON per log, after one of the host's settings.
     #[arg(long)]
     json: bool,
     /// Take the logs from the journal, instead of the catalogue. After a restore of the commands table this also finds
@@ -78,6 +80,8 @@ struct Examined {
     rows: u64,
     uncompared: u64,
     is_incomplete: bool,
+    #[serde(default)]
+    formats: BTreeMap<String, u64>,
     findings: Vec<Finding>,
 }
 
@@ -105,6 +109,8 @@ struct Sum {
     findings: u64,
     /// Findings that are mended, or will be when the view has applied the journal again.
     mended: u64,
+    /// Bodies by the version of their format.
+    formats: BTreeMap<String, u64>,
 }
 
 impl Doctor {
@@ -116,6 +122,9 @@ impl Doctor {
     fn print(&self) -> anyhow::Result<ExitCode> {
         let (client, mut output) = (Client::new(&self.server)?, Output::default());
         let (mut sum, depth) = (Sum::default(), if self.all { "all" } else { "sample" });
+        if self.log.is_none() {
+            sum.findings = doctor_host::show(&client, self.json, &mut output)?;
+        }
         if let Some(log) = &self.log {
             let path = Target::path(&["ops", "doctor", log.service(), log.partition()]);
             let answer = client.get(&path.query("depth", depth))?;
@@ -126,8 +135,12 @@ impl Doctor {
             self.walk(&client, depth, &mut sum, &mut output)?;
         }
         output.flush()?;
-        let Sum { logs, entries, rows, uncompared, incomplete, findings, mended } = sum;
+        let Sum { logs, entries, rows, uncompared, incomplete, findings, formats, mended } = sum;
         let mut said = format!("{logs} logs, {entries} entries, {rows} rows: {findings} findings");
+        if !formats.is_empty() {
+            let formats = formats.iter().map(|(format, n)| format!("{format} {n}"));
+            said.push_str(&format!("; formats: {}", formats.collect::<Vec<_>>().join(", ")));
+        }
         if mended > 0 {
             said.push_str(&format!("; {mended} of them are mended"));
         }
@@ -189,7 +202,7 @@ impl Doctor {
         repair: &mut Repair,
         output: &mut Output,
     ) -> anyhow::Result<()> {
-        let Examined { log, entries, rows, uncompared, is_incomplete, findings } =
+        let Examined { log, entries, rows, uncompared, is_incomplete, formats, findings } =
             serde_json::from_str(text.get()).context("an examined log")?;
         sum.logs += 1;
         sum.entries += entries;
@@ -197,6 +210,9 @@ impl Doctor {
         sum.uncompared += uncompared;
         sum.incomplete += u64::from(is_incomplete);
         sum.findings += findings.len() as u64;
+        for (format, n) in formats {
+            *sum.formats.entry(format).or_default() += n;
+        }
         if self.json {
             output.line(text)?;
         }

@@ -1,5 +1,5 @@
 //! The command line of an [`App`]. `up` hosts the app in one process. `send`, `log`, `logs`
-//! and `view` are clients of any host of the HTTP API. `schema` describes the app. `shards` and `backup` are clients of `up` alone,
+//! and `view` are clients of any host of the HTTP API. `timeline` lists what operators did. `schema` describes the app. `shards` and `backup` are clients of `up` alone,
 //! which has routes for its shards and its folder. `restore` makes a folder from a backup. The program `fanfold` also has `new`, which makes a project.
 //!
 //! All commands keep these rules:
@@ -19,6 +19,7 @@ mod chaos;
 mod client;
 mod console;
 mod doctor;
+mod doctor_host;
 mod gauges;
 pub mod host;
 mod ids;
@@ -39,6 +40,7 @@ mod send;
 mod server;
 mod shards;
 mod signing;
+mod timeline;
 mod up;
 mod view;
 
@@ -105,6 +107,8 @@ enum Command {
     Rebuild(rebuild::Rebuild),
     /// Compare what is stored: slots, commits, documents, cursors and rows.
     Doctor(doctor::Doctor),
+    /// List who did what: the actions of operators, newest first.
+    Timeline(timeline::Timeline),
     /// List, split or merge the shards of a running `up`.
     Shards(shards::Shards),
     /// Break a running `up --chaos` on purpose, to see how it heals.
@@ -200,6 +204,7 @@ impl Command {
             Self::Resend(resend) => resend.run(),
             Self::Rebuild(rebuild) => rebuild.run(),
             Self::Doctor(doctor) => doctor.run(),
+            Self::Timeline(timeline) => timeline.run(),
             Self::Shards(shards) => shards.run(),
             Self::Chaos(chaos) => chaos.run(),
             Self::Backup(backup) => backup.run(),

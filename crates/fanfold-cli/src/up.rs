@@ -227,6 +227,11 @@ async fn host(
         let shards = engine.command_shards().clone();
         operators = operators.merge(chaos::routes(ChaosRoutes { chaos, shards, views }));
     }
+    let monitor = engine.monitor().clone();
+    let tenants = fanfold_http::tenants(move |limit| monitor.busiest(limit));
+    let operators = operators.merge(tenants);
+    let operators = operators.merge(fanfold_http::doctor_host(engine.host_checks()));
+    let operators = fanfold_http::with_timeline(operators, engine.timeline());
     let operators = operators.merge(fanfold_http::console());
     let gauges = HostGauges(host.usage());
     metrics.register(|registry| registry.register_collector(Box::new(gauges)));

@@ -12,11 +12,13 @@ use fanfold::{AnyView, Time, with_causes};
 use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::ingest::Ingest;
 use fanfold_pipeline::operate::Operate;
-use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::ports::{Env, HostChecks};
 use fanfold_pipeline::process::ReceivedRecord;
 use fanfold_pipeline::read::{Reads, ServedView, ServedViews};
 use fanfold_pipeline::sweep::SweepReport;
 use fanfold_pipeline::telemetry::{Figures, Telemetry};
+use fanfold_pipeline::tenants::Busiest;
+use fanfold_pipeline::timeline::Timeline;
 use fanfold_pipeline::wiring::Wiring;
 use futures::future::{Either, select};
 
@@ -25,6 +27,7 @@ use crate::chaos::Chaos;
 use crate::config::{Config, Machine};
 use crate::env::SteadyEnv;
 use crate::hash_key::HashKey;
+use crate::host_checks::FolderChecks;
 use crate::owner::{owner, store_owner};
 use crate::ports::Ports;
 use crate::recovery::{Downstream, Durability, Replay, StoredGaps};
@@ -98,6 +101,12 @@ impl Monitor {
     /// What the stages have measured since the start.
     pub fn figures(&self) -> Figures {
         self.telemetry.figures()
+    }
+
+    /// The `limit` busiest tenants of the last one to two minutes.
+    pub fn busiest(&self, limit: usize) -> Busiest {
+        let tenants = self.telemetry.tenants();
+        tenants.map(|tenants| tenants.busiest(self.env.now(), limit)).unwrap_or_default()
     }
 
     /// How long the oldest items have waited. What is unfinished is read shard by shard, so it may be
@@ -218,7 +227,8 @@ impl Engine {
 
         let (stopper, stop) = Stopper::new();
         let swept = Arc::<Mutex<SweepReport>>::default();
-        let telemetry = Arc::new(Telemetry::new().with_traces(config.traces.clone()));
+        let telemetry = Telemetry::new().with_traces(config.traces.clone()).with_tenants();
+        let telemetry = Arc::new(telemetry);
         let wiring = Wiring { telemetry: Some(telemetry.clone()), ..ports.wiring(env.clone()) };
         let chaos = config.chaos.then(|| Chaos::new(env.clone()));
         let of_stages = chaos.as_ref().map(|chaos| chaos.before(&wiring));
@@ -340,6 +350,17 @@ impl Engine {
     /// Compares what is stored.
     pub fn doctor(&self) -> &Doctor {
         &self.doctor
+    }
+
+    /// What operators did.
+    pub fn timeline(&self) -> Timeline {
+        Timeline::new(self.ports().timeline.clone(), self.env.clone())
+    }
+
+    /// Checks the folder.
+    pub fn host_checks(&self) -> Arc<dyn HostChecks> {
+        let store = self.monitor.durability.store().clone();
+        Arc::new(FolderChecks { store, ports: self.ports().clone() })
     }
 
     /// Makes backups of the folder. `None`: the engine is in memory.

@@ -34,6 +34,7 @@ mod env;
 mod event_source;
 mod faults;
 mod hash_key;
+mod host_checks;
 mod interleave;
 mod limit;
 mod owner;
@@ -85,7 +86,8 @@ pub mod testing {
     pub use crate::interleave::interleave;
     pub use crate::ports::Ports;
     pub use crate::tables::{
-        StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView, StoredViewRegistry,
+        StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredTimeline, StoredView,
+        StoredViewRegistry,
     };
     pub use crate::tasks::Spawner;
     pub use crate::transit::Position;

@@ -17,7 +17,8 @@ use crate::shards::{Layout, Shards};
 use crate::store::folder::Folder;
 use crate::store::{Driver, OpenError, Store, StoreError, Table};
 use crate::tables::{
-    StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredView, StoredViewRegistry,
+    ACTIONS_MAX, StoredDeadLetters, StoredJournal, StoredParked, StoredState, StoredTimeline,
+    StoredView, StoredViewRegistry,
 };
 use crate::transit::{MemoryAdmission, MemoryStream, MemoryTopic};
 use crate::waits::LocalWaits;
@@ -46,6 +47,8 @@ pub struct Ports {
     pub views: BTreeMap<String, Arc<StoredView>>,
     /// What the views have announced.
     pub view_registry: Arc<StoredViewRegistry>,
+    /// What operators did.
+    pub timeline: Arc<StoredTimeline>,
     /// Refuses commands beyond the limits.
     pub admission: Arc<MemoryAdmission>,
     /// Waiting for logs and views.
@@ -88,6 +91,7 @@ impl Ports {
             waits: Arc::new(waits),
             views: tables,
             view_registry: Arc::new(StoredViewRegistry::new(store.clone())),
+            timeline: Arc::new(StoredTimeline::new(store.clone(), ACTIONS_MAX)),
             commands,
             stream,
             journal,

@@ -22,7 +22,12 @@ const IDENTITY_CODINGS: [&[u8]; 3] = [b"", b"identity", b"chunked"];
 /// announced length is too long, nothing of it is read.
 pub async fn read(request: Request) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
-    check_codings(&parts.headers)?;
+    read_of(&parts.headers, body).await
+}
+
+/// As [`read`], of a request with these headers.
+pub(crate) async fn read_of(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    check_codings(headers)?;
     text(collect(body).await?)
 }
 

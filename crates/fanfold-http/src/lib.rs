@@ -33,6 +33,7 @@ pub mod body;
 mod commands;
 mod console;
 pub mod describe;
+mod doctor_host;
 mod events;
 pub mod fields;
 pub mod json;
@@ -43,6 +44,8 @@ mod operate;
 mod params;
 pub mod problem;
 mod router;
+mod tenants;
+mod timeline;
 mod views;
 
 use std::sync::Arc;
@@ -53,10 +56,13 @@ use fanfold_pipeline::traces::Traces;
 
 pub use console::console;
 pub use describe::Described;
+pub use doctor_host::doctor_host;
 pub use metrics::Metrics;
 pub use operate::operators;
 pub use problem::Problem;
 pub use router::{healthz, operators_alone, router, router_with};
+pub use tenants::tenants;
+pub use timeline::{OPERATOR_HEADER, with_timeline};
 
 /// What the router serves. Clones are cheap and share their state.
 #[derive(Clone)]

@@ -12,6 +12,8 @@
 //! | `POST /ops/rebuild` | `{"view","log"}`, and `begun` of an answer to go on | what was done, and how long to wait |
 //! | `GET /ops/doctor` | `after`, `limit`, `depth`, `source` | logs, each with what does not fit |
 //! | `GET /ops/doctor/{service}/{partition}` | `depth` | one log |
+//!
+//! `GET /ops/doctor/host` is in `doctor_host.rs`, and `GET /ops/tenants` in `tenants.rs`. Each `POST` is recorded in the timeline (`timeline.rs`), which has a route of its own.
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};

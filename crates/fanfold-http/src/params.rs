@@ -98,7 +98,7 @@ impl Query {
         self.0.iter().find(|(param, _)| *param == name).map(|(_, value)| value.as_str())
     }
 
-    fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Problem> {
+    pub(crate) fn number(&self, name: &str, least: u64, most: u64) -> Result<Option<u64>, Problem> {
         self.get(name).map(|text| number(name, text, least, most)).transpose()
     }
 

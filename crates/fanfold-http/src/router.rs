@@ -13,9 +13,13 @@ use axum::routing::{get, post};
 use fanfold::TraceParent;
 use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::operate::Operate;
+use fanfold_pipeline::ports::HostChecks;
+use fanfold_pipeline::timeline::Timeline;
 use futures::FutureExt;
 
+use crate::doctor_host::doctor_host;
 use crate::problem::{Kind, Problem};
+use crate::timeline::with_timeline;
 use crate::{Api, commands, describe, json, logs, metrics, operate, views};
 
 const COMMAND: &str = "/command";
@@ -74,8 +78,14 @@ pub fn router_with(api: Api, more: Router<Arc<Api>>) -> Router {
 }
 
 /// The router of the routes of operators alone, for a host that has no API.
-pub fn operators_alone(operate: Operate, doctor: Doctor) -> Router {
-    operate::operators(operate, doctor)
+pub fn operators_alone(
+    operate: Operate,
+    doctor: Doctor,
+    timeline: Timeline,
+    checks: Arc<dyn HostChecks>,
+) -> Router {
+    let routes = operate::operators(operate, doctor).merge(doctor_host(checks));
+    with_timeline(routes, timeline)
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn(catch_panics))

@@ -13,7 +13,8 @@ use fanfold_http::{Api, operators_alone, router};
 use fanfold_pipeline::arrivals::WhileArriving;
 use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::operate::Operate;
-use fanfold_pipeline::ports::Env;
+use fanfold_pipeline::ports::{Env, HostChecks};
+use fanfold_pipeline::timeline::Timeline;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
@@ -46,8 +47,15 @@ impl ApiHandler {
     }
 
     /// A handler that serves the routes of operators.
-    pub fn of_operators(operate: Operate, doctor: Doctor, env: Arc<dyn Env>) -> Self {
-        Self { router: operators_alone(operate, doctor), env, admission: None }
+    pub fn of_operators(
+        operate: Operate,
+        doctor: Doctor,
+        timeline: Timeline,
+        checks: Arc<dyn HostChecks>,
+        env: Arc<dyn Env>,
+    ) -> Self {
+        let router = operators_alone(operate, doctor, timeline, checks);
+        Self { router, env, admission: None }
     }
 
     /// Keeps up to date whether the router's ingest admits commands.

@@ -9,12 +9,12 @@ use fanfold::view::AnyView;
 use fanfold::{App, AppError, Service, Services, StateKey, Views};
 use fanfold_aws::dynamo::{
     DynamoArrivals, DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoSweepPosition,
-    DynamoViewRegistry, DynamoViewTable,
+    DynamoTimeline, DynamoViewRegistry, DynamoViewTable,
 };
 use fanfold_aws::names::{ROLE, Tables};
 use fanfold_aws::{
     Aws, KinesisStream, OpenAdmission, PollingWaits, SnsTopic, SqsDeadLetters, SqsQueue,
-    StreamOrder, spread_canaries,
+    StackChecks, StreamOrder, spread_canaries,
 };
 use fanfold_http::{Api, Described, Metrics, Streams};
 use fanfold_pipeline::Others;
@@ -30,6 +30,7 @@ use fanfold_pipeline::project::{Projector, ProjectorPorts};
 use fanfold_pipeline::read::{ReadPorts, Reads, ServedView, ServedViews};
 use fanfold_pipeline::relay::{Relay, RelayPorts};
 use fanfold_pipeline::sweep::{Sweep, SweepPorts, ViewSweep, ViewSweepPorts};
+use fanfold_pipeline::timeline::Timeline;
 
 use crate::api::ApiHandler;
 use crate::budget::WIND_UP_MS;
@@ -259,6 +260,7 @@ fn operate(services: Services, views: Views) -> ExitCode {
             let registry = Arc::new(DynamoViewRegistry::new(&aws, tables.views()));
             let open = announced(&aws, &tables);
             let open = Arc::new(move |view: &str, of: &Announcement| Some(open(view, of)? as _));
+            let checks = Arc::new(StackChecks::new(&aws, tables.clone(), &stream));
             let ports = OperatePorts {
                 commands: commands.clone(),
                 journal: Arc::new(DynamoJournal::new(&aws, tables.journal())),
@@ -273,7 +275,9 @@ fn operate(services: Services, views: Views) -> ExitCode {
             let admission = Arc::new(OpenAdmission);
             let ingest = IngestPorts { commands, admission, env: env.clone() };
             let operate = Operate::new(ports, Ingest::new(ingest, services));
-            ApiHandler::of_operators(operate, doctor, env)
+            let timeline = Arc::new(DynamoTimeline::new(&aws, tables.timeline()));
+            let timeline = Timeline::new(timeline, env.clone());
+            ApiHandler::of_operators(operate, doctor, timeline, checks, env)
         },
     )
 }

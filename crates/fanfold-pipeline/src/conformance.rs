@@ -18,6 +18,7 @@ mod raises;
 mod rows;
 mod state;
 mod streams;
+mod timeline;
 mod view_registry;
 mod waits;
 
@@ -31,6 +32,7 @@ pub use raises::{operator_commands, raised_changes, raised_closed_slot};
 pub use rows::{rows, scans};
 pub use state::state;
 pub use streams::{command_stream, dead_letters, dead_letters_of_views, message_topics, topic};
+pub use timeline::operator_timeline;
 pub use view_registry::view_registry;
 pub use waits::{WaitsPorts, waits};
 

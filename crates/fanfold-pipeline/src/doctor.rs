@@ -4,10 +4,12 @@
 //! tail, the slot, the entries. What it then finds too far ahead is wrong, and what is behind may be on its way.
 
 mod compare;
+mod formats;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fanfold::host::body::head::Head;
 use fanfold::host::body::lease::ProcessorLease;
 use fanfold::host::body::parked::{Parked, Reason};
 use fanfold::{AnyView, Entry, LogId, RowKey, Seq, Services, StateKey, Time, Views, with_causes};
@@ -85,6 +87,8 @@ pub enum Ailment {
     RowMissing,
     /// There is a row that no entry has made.
     RowUnknown,
+    /// An item has a format that is newer than this build reads.
+    NewerFormat,
     /// An item cannot be read.
     Damaged,
 }
@@ -116,6 +120,8 @@ pub struct Examined {
     pub rows: u64,
     /// How many views had too many rows to be compared.
     pub uncompared: u64,
+    /// How many bodies of each format were read: `commit v1`.
+    pub formats: BTreeMap<String, u64>,
     /// Whether the time was over before all entries were read.
     pub is_incomplete: bool,
     /// What does not fit.
@@ -258,6 +264,7 @@ impl Doctor {
             entries: 0,
             rows: 0,
             uncompared: 0,
+            formats: BTreeMap::new(),
             is_incomplete: false,
             findings: Vec::new(),
         };
@@ -329,6 +336,12 @@ impl Doctor {
         let key = StateKey::head(service.document_version());
         let heads = self.ports.state.get(&found.log, std::slice::from_ref(&key)).await;
         let head = found.note(None, heads)?.and_then(|mut heads| heads.pop().flatten());
+        if let Some(head) = &head {
+            found.count_format("head", &head.body);
+            if let Err(error) = Head::decode(&head.body) {
+                found.add_newer("the head", &error);
+            }
+        }
         Ok(head.map(|head| head.seq))
     }
 
@@ -460,17 +473,18 @@ impl Doctor {
                     found.add(Ailment::Chain, None, detail);
                     return Ok(None);
                 }
+                found.count_format("commit", &commit.body);
                 match commit.entries() {
                     Ok((read, _)) => {
                         found.entries += read.len() as u64;
                         entries.extend(read.into_iter().filter(|_| is_folded));
                     }
                     Err(error) => {
-                        found.add(
-                            Ailment::Chain,
-                            None,
-                            format!("the commit from {first}: {}", with_causes(&error)),
-                        );
+                        let what = format!("the commit from {first}");
+                        if !found.add_newer(&what, &error) {
+                            let detail = format!("{what}: {}", with_causes(&error));
+                            found.add(Ailment::Chain, None, detail);
+                        }
                         return Ok(None);
                     }
                 }

@@ -19,6 +19,7 @@ use crate::ports::{
     Admission, Append, AppendError, Commands, Env, NotAdmitted, Token, Unavailable,
 };
 use crate::telemetry::Telemetry;
+use crate::tenants::Tenants;
 
 /// Together under a second, because a client waits for its answer.
 const APPEND_BACKOFF: Backoff = Backoff { attempts_max: 5, first_ms: 20, longest_ms: 320 };
@@ -128,13 +129,17 @@ impl Ingest {
             command.trace = trace;
             let group = group_of.entry(log.clone()).or_insert_with(|| {
                 self.ports.admission.admit(&log).map(|()| {
-                    groups.push((log, Vec::with_capacity(1)));
+                    groups.push((log.clone(), Vec::with_capacity(1)));
                     groups.len() - 1
                 })
             });
             match group {
                 Ok(at) => groups[*at].1.push((index, command)),
-                Err(refused) => answers[index] = Some(Err(refused.clone().into())),
+                Err(refused) => {
+                    let error = IngestError::from(refused.clone());
+                    self.count_refused(&log, &error, 1);
+                    answers[index] = Some(Err(error));
+                }
             }
         }
         // By default all at the same time: a provider in this process gathers them into one write.
@@ -178,6 +183,7 @@ impl Ingest {
             Ok(bodies) => bodies,
             Err(e) => {
                 let error = IngestError::Unencodable(Arc::new(e));
+                self.count_refused(&log, &error, group.len());
                 return group.iter().map(|(index, _)| (*index, Err(error.clone()))).collect();
             }
         };
@@ -187,17 +193,22 @@ impl Ingest {
         for (n, body) in bodies {
             let (batch, behind) = rest.split_at(n);
             rest = behind;
+            let bytes = body.len() as u64;
             let appended = match &failed {
                 Some(error) => Err(IngestError::clone(error)),
                 None => self.append(&log, n as u64, body.into()).await,
             };
             match appended {
                 Ok(last) => {
+                    if let Some(tenants) = self.tenants() {
+                        tenants.accepted(&log, n as u64, bytes, self.ports.env.now());
+                    }
                     let receipts = (last.0 + 1 - n as u64..)
                         .map(|seq| Ok(Receipt { log: log.clone(), seq: Seq(seq) }));
                     answers.extend(batch.iter().map(|(index, _)| *index).zip(receipts));
                 }
                 Err(error) => {
+                    self.count_refused(&log, &error, n);
                     answers.extend(batch.iter().map(|(index, _)| (*index, Err(error.clone()))));
                     failed = Some(error);
                 }
@@ -243,6 +254,23 @@ impl Ingest {
             }
             attempt += 1;
         }
+    }
+
+    fn tenants(&self) -> Option<&Tenants> {
+        self.telemetry.as_ref()?.tenants()
+    }
+
+    fn count_refused(&self, log: &LogId, error: &IngestError, commands: usize) {
+        let Some(tenants) = self.tenants() else { return };
+        let reason = match error {
+            // Such a request names no tenant for sure.
+            IngestError::Invalid(_) => return,
+            IngestError::NotAdmitted(_) => "not_admitted",
+            IngestError::Closed { .. } => "closed",
+            IngestError::Unencodable(_) => "unencodable",
+            IngestError::Unavailable(_) => "unavailable",
+        };
+        tenants.refused(log, reason, commands as u64, self.ports.env.now());
     }
 
     fn token(&self) -> Token {

@@ -39,8 +39,10 @@ pub mod read;
 pub mod relay;
 pub mod sweep;
 pub mod telemetry;
+pub mod tenants;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod timeline;
 pub mod traces;
 pub mod wiring;
 

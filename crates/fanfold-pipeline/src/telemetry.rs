@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fanfold::entry::Outcome;
-use fanfold::{Entry, Time};
+use fanfold::{Entry, LogId, Time};
+
+use crate::tenants::Tenants;
 
 use crate::traces::{Traces, Tracing};
 
@@ -97,6 +99,7 @@ pub struct Telemetry {
     /// By the view's name.
     views: Mutex<BTreeMap<String, Arc<Histogram>>>,
     traces: Option<Arc<dyn Traces>>,
+    tenants: Option<Tenants>,
 }
 
 /// The figures of a [`Telemetry`].
@@ -138,6 +141,17 @@ impl Telemetry {
         Tracing::begin(self.traces.as_ref())
     }
 
+    /// Counts what tenants do, too, which [`Figures`] do not have.
+    #[must_use]
+    pub fn with_tenants(self) -> Self {
+        Self { tenants: Some(Tenants::new()), ..self }
+    }
+
+    /// What tenants do; `None` if it is not counted.
+    pub fn tenants(&self) -> Option<&Tenants> {
+        self.tenants.as_ref()
+    }
+
     /// The figures since the start.
     pub fn figures(&self) -> Figures {
         self.read(|counter| counter.load(Relaxed))
@@ -171,7 +185,10 @@ impl Telemetry {
         self.relay.observe(now.since_ms(accepted), commands);
     }
 
-    pub(crate) fn decided(&self, entries: &[Entry], now: Time) {
+    pub(crate) fn decided(&self, log: &LogId, entries: &[Entry], now: Time) {
+        if let (Some(tenants), Some(first)) = (&self.tenants, entries.first()) {
+            tenants.decided(log, entries.len() as u64, first.time, now);
+        }
         self.decide.observe_entries(entries.iter().map(|entry| entry.time), now);
         for entry in entries {
             let at = match &entry.outcome {

@@ -266,7 +266,7 @@ impl<'a> Aws<'a> {
             // The emulator cannot update a nested stack: resources that do not change lose their
             // attributes.
             Delivery::Direct => {
-                for table in ["commands", "journal", "parked"] {
+                for table in ["commands", "journal", "parked", "timeline"] {
                     let table = format!("{NAME}-{table}");
                     let off = ["--no-deletion-protection-enabled"];
                     let update = ["dynamodb", "update-table", "--table-name", &table];

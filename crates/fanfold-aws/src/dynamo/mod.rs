@@ -14,6 +14,7 @@ mod parked;
 mod state;
 mod sweep_position;
 mod table;
+mod timeline;
 mod view_registry;
 mod view_table;
 
@@ -23,5 +24,6 @@ pub use journal::DynamoJournal;
 pub use parked::DynamoParked;
 pub use state::DynamoState;
 pub use sweep_position::{DynamoArrivals, DynamoSweepPosition};
+pub use timeline::DynamoTimeline;
 pub use view_registry::DynamoViewRegistry;
 pub use view_table::DynamoViewTable;

@@ -3,6 +3,7 @@ use aws_lambda_events::encodings::Body;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use fanfold_pipeline::timeline::Caller;
 use http::{Request, Response, Uri};
 
 use super::{WrongEvent, shape};
@@ -14,6 +15,8 @@ const EXPECTED: &str = "a request of an HTTP API (payload format 2.0)";
 /// API Gateway decodes the path, except `%25`, so it may contain characters that a URI cannot: those
 /// are encoded again. A decoded slash stays a slash, which the routes accept. The body is text if the
 /// content type says so, and base64 otherwise, such as for `curl -d`.
+///
+/// A caller that API Gateway has verified is the [`Caller`] in the request's extensions.
 ///
 /// The crate `lambda_http` is not used: it takes a `?` that was `%3F` in the path for the beginning of
 /// the query, and panics if a body is not base64, or a path not a URI.
@@ -36,6 +39,12 @@ pub fn http_request(event: &str) -> Result<Request<Bytes>, WrongEvent> {
         uri.map_err(|error| wrong(format!("has a path or query that is not valid: {error}")))?;
     *request.method_mut() = event.request_context.http.method;
     *request.headers_mut() = event.headers;
+    // Verified by API Gateway, of a route with `AWS_IAM`.
+    let caller =
+        event.request_context.authorizer.and_then(|by| by.iam).and_then(|iam| iam.user_arn);
+    if let Some(arn) = caller.filter(|arn| !arn.is_empty()) {
+        request.extensions_mut().insert(Caller(arn));
+    }
     Ok(request)
 }
 

@@ -6,7 +6,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use fanfold::{LogId, Time};
 use fanfold_aws::dynamo::{
-    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoViewRegistry, DynamoViewTable,
+    DynamoCommands, DynamoJournal, DynamoParked, DynamoState, DynamoTimeline, DynamoViewRegistry,
+    DynamoViewTable,
 };
 use fanfold_aws::names::attribute::{CLOSED, PK};
 use fanfold_aws::{PollingWaits, SystemEnv};
@@ -82,6 +83,13 @@ async fn the_view_table_conforms() {
 async fn the_view_registry_conforms() {
     let dynamo = Dynamo::start().await;
     conformance::view_registry(&DynamoViewRegistry::new(&dynamo.aws, dynamo.tables.views())).await;
+}
+
+#[tokio::test]
+async fn the_timeline_conforms() {
+    let dynamo = Dynamo::start().await;
+    let timeline = DynamoTimeline::new(&dynamo.aws, dynamo.tables.timeline());
+    conformance::operator_timeline(&timeline, SystemEnv.now()).await;
 }
 
 #[tokio::test]

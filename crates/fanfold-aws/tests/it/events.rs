@@ -10,6 +10,7 @@ use fanfold_aws::events::{
 };
 use fanfold_pipeline::BatchOutcome;
 use fanfold_pipeline::ports::Token;
+use fanfold_pipeline::timeline::Caller;
 use http::Response;
 use serde_json::{Value, json};
 
@@ -263,6 +264,30 @@ fn a_view_event_is_of_a_topic_a_queue_or_a_schedule() {
     let by_hand = json!({ "detail-type": "Scheduled Event" });
     assert_eq!(view_event(&by_hand.to_string()).unwrap(), ViewEvent::Schedule { due: None });
     assert!(view_event(&event(&[sns_record("[]"), sqs_record("a", "[]", 1)])).is_err());
+}
+
+/// Only API Gateway says who called: a header of the request does not.
+#[test]
+fn the_caller_is_the_one_that_api_gateway_has_verified() {
+    let mut event = request("POST", "/ops/resume", "", Some(("{}", false)));
+    event["headers"]["fanfold-operator"] = json!("eve");
+    let caller = |event: &Value| {
+        let request = http_request(&event.to_string()).expect("a request");
+        request.extensions().get::<Caller>().map(|Caller(arn)| arn.clone())
+    };
+    assert_eq!(caller(&event), None);
+    let arn = "arn:aws:sts::123456789012:assumed-role/operators/ann";
+    // Developer guide, "Working with AWS Lambda authorizers": the context of a route with `AWS_IAM`.
+    event["requestContext"]["authorizer"]["iam"] = json!({
+        "accessKey": "ASIA",
+        "accountId": "123456789012",
+        "callerId": "AROA:ann",
+        "cognitoIdentity": null,
+        "principalOrgId": null,
+        "userArn": arn,
+        "userId": "AROA:ann",
+    });
+    assert_eq!(caller(&event).as_deref(), Some(arn));
 }
 
 #[test]

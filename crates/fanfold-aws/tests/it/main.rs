@@ -11,6 +11,7 @@ mod dead_letters;
 mod dense;
 mod dynamo;
 mod events;
+mod host_checks;
 mod joined_reads;
 mod pipeline;
 mod publishing;

@@ -13,7 +13,7 @@ pub(crate) async fn make_tables(client: &Client, tables: &Tables) {
     make(client, &tables.commands(), &[(PK, S)], Some(CATALOGUE_INDEX)).await;
     make(client, &tables.journal(), &[(PK, S), (SK, N)], None).await;
     make(client, &tables.views(), &[(PK, S)], None).await;
-    for name in [tables.state(), tables.parked()] {
+    for name in [tables.state(), tables.parked(), tables.timeline()] {
         make_texts(client, &name).await;
     }
     make(client, &tables.view("balances", 1), &[(PK, S), (SK, S)], Some(PARKED_INDEX)).await;

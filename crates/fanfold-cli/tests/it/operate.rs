@@ -137,7 +137,25 @@ fn an_entry_that_no_build_can_show_is_skipped() {
     let skip = ["skip", LOG, "--view", "texts", "--reason", "it is only noise"];
     assert_eq!(printed(&up, &skip), [json!({ "done": "begun" })]);
     assert_eq!(rows(&up, "3"), ["hi: 2"]);
-    refused(&up, &skip, 1, "the view `texts` is not parked for talk/org:acme");
+    let mut again = fanfold(&skip);
+    again.envs([("FANFOLD_URL", &*up.url), ("FANFOLD_OPERATOR", "Zoë")]);
+    let again = again.output().expect("the binary starts");
+    assert!(stderr(&again).contains("the view `texts` is not parked for talk/org:acme"));
+
+    let text = lines(&run(&up, &["timeline", "--limit", "1"]), 0);
+    let [line] = &text[..] else { panic!("{text:?}") };
+    let shown = " Zoë? skip view texts talk/org:acme (it is only noise): refused, the view `texts`";
+    assert!(line.contains(shown), "{line}");
+
+    // What was done is still known after a kill. The outcome of the last action need not be on disk.
+    up.signal("-KILL");
+    up.end();
+    let up = app(folder.path(), false);
+    let actions = printed(&up, &["timeline", "--json"]);
+    let [second, first] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((&second["by"], &second["action"]), (&json!("Zoë"), &json!("skip")));
+    assert_eq!((&first["view"], &first["log"]), (&json!("texts"), &json!(LOG)));
+    assert_eq!((&first["state"], &first["reason"]), (&json!("done"), &json!("it is only noise")));
 }
 
 #[test]
@@ -175,10 +193,14 @@ fn the_doctor_examines_a_running_engine() {
     }
     assert_eq!(rows(&up, "3"), ["hello: 3"]);
     let output = run(&up, &["doctor", "--all", "--json"]);
-    let examined: Value = serde_json::from_str(&lines(&output, 0)[0]).expect("JSON");
+    let [host, examined] = &lines(&output, 0)[..] else { panic!("{output:?}") };
+    let host: Value = serde_json::from_str(host).expect("JSON");
+    assert_eq!(host["host"]["checked"], json!(["folder", "accepting"]), "{host}");
+    let examined: Value = serde_json::from_str(examined).expect("JSON");
     assert_eq!(examined["log"], LOG);
     assert_eq!((&examined["entries"], &examined["rows"]), (&json!(3), &json!(1)), "{examined}");
-    assert!(stderr(&output).contains("1 logs, 3 entries, 1 rows: 0 findings"));
+    let said = stderr(&output);
+    assert!(said.contains("1 logs, 3 entries, 1 rows: 0 findings; formats: commit v1 "), "{said}");
     for arguments in [&["doctor", LOG][..], &["doctor", LOG, "--raise-slots"]] {
         assert_eq!(lines(&run(&up, arguments), 0), Vec::<String>::new());
     }

@@ -13,6 +13,7 @@
 //! | | 0, log | empty: finds the logs for which the view is parked |
 //! | `meta` | `done`, `run`, `gaps`, `shards`, `app` | see `store`, `recovery`, `ports`, `owner` |
 //! | | `view/NAME` | the announced versions of a view |
+//! | | `action/ID` | what an operator did |
 //!
 //! No name has a zero byte, so the items of a log stand together, in order.
 
@@ -20,6 +21,7 @@ mod dead_letters;
 mod journal;
 mod parked;
 mod state;
+mod timeline;
 mod view;
 mod view_registry;
 
@@ -31,6 +33,8 @@ pub use dead_letters::StoredDeadLetters;
 pub use journal::StoredJournal;
 pub use parked::StoredParked;
 pub use state::StoredState;
+pub(crate) use timeline::ACTIONS_MAX;
+pub use timeline::StoredTimeline;
 pub use view::StoredView;
 pub use view_registry::StoredViewRegistry;
 

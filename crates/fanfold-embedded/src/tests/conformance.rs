@@ -90,6 +90,14 @@ fn view_registry() {
 }
 
 #[test]
+fn timeline() {
+    block_on(conformance::operator_timeline(
+        &*ports(Arc::new(SystemEnv)).timeline,
+        SystemEnv.now(),
+    ));
+}
+
+#[test]
 fn command_stream() {
     let stream = MemoryStream::new(3, ROOMY, Arc::new(SystemEnv));
     let arrived = async || {

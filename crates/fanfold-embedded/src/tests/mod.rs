@@ -26,5 +26,6 @@ mod restart;
 mod shards;
 mod store;
 mod subscription;
+mod timeline;
 mod torn_log;
 mod waits;

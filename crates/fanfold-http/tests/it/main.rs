@@ -7,6 +7,7 @@ mod edge;
 mod follow;
 mod ids;
 mod shapes;
+mod timeline;
 
 use std::sync::Arc;
 

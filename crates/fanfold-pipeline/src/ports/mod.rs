@@ -18,11 +18,13 @@ mod admission;
 mod arrivals;
 mod commands;
 mod env;
+mod host_checks;
 mod journal;
 mod operator;
 mod parked;
 mod state;
 mod stream;
+mod timeline;
 mod topic;
 mod view_registry;
 mod view_table;
@@ -34,6 +36,7 @@ pub use commands::{
     Append, AppendError, CataloguePage, CataloguePosition, Change, Commands, Slot, Token,
 };
 pub use env::Env;
+pub use host_checks::{HostChecked, HostChecks, HostFinding};
 pub use journal::{CommitItem, Journal, JournalAppendError, JournalPage, Nonce};
 pub use operator::{
     JournalLogs, OperatorCommands, OperatorJournal, OperatorParked, OperatorView, ParkedPage,
@@ -43,6 +46,7 @@ pub use parked::{ParkedItem, ParkedTable};
 pub use state::{Guarded, State, StateItem};
 pub(crate) use stream::put_len;
 pub use stream::{CommandStream, StreamRecord};
+pub use timeline::{ActionId, NoActionId, OperatorTimeline, TimelinePage};
 pub use topic::{DeadLetter, DeadLetters, PublishError, Topic};
 pub use view_registry::ViewRegistry;
 pub use view_table::{

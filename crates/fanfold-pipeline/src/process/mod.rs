@@ -412,7 +412,7 @@ impl Processor {
             let commit = sealed.commit.clone();
             report_faults(&commit);
             if let Some(telemetry) = &self.telemetry {
-                telemetry.decided(&commit.entries, self.ports.env.now());
+                telemetry.decided(&work.id, &commit.entries, self.ports.env.now());
             }
             work.tracing.report(Hop::Decide, || of_entries(&commit.log, commit.entries.iter()));
             log.acknowledge(sealed)?;

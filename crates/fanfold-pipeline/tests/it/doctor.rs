@@ -142,6 +142,35 @@ fn a_chain_that_is_broken_is_found() {
     });
 }
 
+/// A deployment was rolled back: what the newer build has written is not damaged.
+#[test]
+fn what_a_newer_build_has_written_is_told_apart_from_damage() {
+    play(async || {
+        let world = healthy().await;
+        let formats = examined(&world, Depth::All).await.formats;
+        assert_eq!(formats["commit v1"], 3, "{formats:?}");
+        world.accept(&acme(), 2).await;
+        let (first, nonce, at) = (Seq(7), Nonce(1), world.env.now());
+        let body = Bytes::from_static(&[2, 0, b'[', b']']);
+        let commit = CommitItem { first, n: 1, at, nonce, body };
+        world.memory.journal.append(&acme(), &commit).await.expect("memory");
+        let examined = examined(&world, Depth::All).await;
+        let [finding] = &examined.findings[..] else { panic!("{examined:?}") };
+        assert_eq!(finding.what, Ailment::NewerFormat);
+        let detail = "the commit from 7 has format 2, and this build reads up to 1: deploy the build that wrote it";
+        assert_eq!(finding.detail, detail);
+        assert_eq!(examined.formats["commit v2"], 1);
+
+        let world = healthy().await;
+        let version = services().get("tally").expect("a service").document_version();
+        let item = StateItem { seq: Seq(6), body: Bytes::from_static(&[2, 0, b'{', b'}']) };
+        let state = world.wiring().state;
+        state.put(&acme(), &StateKey::head(version), &item).await.expect("memory");
+        let found_there = found(&world).await;
+        assert!(found_there.contains(&(Ailment::NewerFormat, None)), "{found_there:?}");
+    });
+}
+
 #[test]
 fn a_head_or_a_document_that_does_not_fit_is_found() {
     play(async || {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use fanfold_pipeline::BatchOutcome;
+use fanfold_pipeline::ports::Env;
 use fanfold_pipeline::telemetry::{Figures, Latencies, Telemetry};
+use fanfold_pipeline::tenants::Busy;
 use fanfold_pipeline::wiring::Wiring;
 use serde_json::json;
 
@@ -52,6 +54,43 @@ fn each_hop_measures_from_the_acceptance_to_its_own_effect() {
         let more = world.record(&acme(), 4, &[add(3)]);
         assert_eq!(processor.process(&[more], NEVER).await, BatchOutcome::DONE);
         assert_eq!((telemetry.figures().cache_hits, telemetry.figures().cache_misses), (1, 1));
+    });
+}
+
+#[test]
+fn tenants_are_counted_from_the_request_to_the_entry() {
+    play(async || {
+        let world = World::new();
+        let telemetry = Arc::new(Telemetry::new().with_tenants());
+        let wiring = Wiring { telemetry: Some(telemetry.clone()), ..world.wiring() };
+        let request = |id: u64, org: &str| {
+            let data = json!({"counter": "a", "by": 1});
+            json!({"type": "tally", "command": "add", "id": id, "user": "ann", "org": org, "data": data})
+            .to_string()
+        };
+        let requests = [request(1, "acme"), request(2, "acme"), request(1, "other")];
+        let requests: Vec<&[u8]> = requests.iter().map(String::as_bytes).collect();
+        wiring.ingest(services()).ingest(&requests).await;
+        world.memory.admission.close();
+        wiring.ingest(services()).ingest(&requests).await;
+        world.env.pass(7);
+        assert_eq!(wiring.relay().relay(&world.changes(), NEVER).await, BatchOutcome::DONE);
+        let processor = wiring.processor(services());
+        assert_eq!(processor.process(&world.records(), NEVER).await, BatchOutcome::DONE);
+
+        let tenants = telemetry.tenants().expect("they are counted");
+        let found = tenants.busiest(world.env.now(), 10);
+        let shown = |list: &[Busy]| -> Vec<(String, u64)> {
+            list.iter().map(|busy| (busy.tenant.clone(), busy.count)).collect()
+        };
+        let expected = [("org:acme".to_owned(), 2), ("org:other".to_owned(), 1)];
+        assert_eq!(shown(&found.accepted), expected);
+        assert_eq!(shown(&found.entries), expected);
+        assert_eq!(shown(&found.refused), expected);
+        assert_eq!(found.refused[0].reason, "not_admitted");
+        let [acme, other] = &found.bytes[..] else { panic!("{found:?}") };
+        assert!(acme.count > other.count && other.count > 50, "{found:?}");
+        assert_eq!(shown(&found.slowest).iter().map(|(_, ms)| *ms).collect::<Vec<_>>(), [7, 7]);
     });
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use expect_test::expect;
 use fanfold::entry::Outcome;
+use fanfold::host::body::action::{Action, ActionState};
 use fanfold::host::body::announced::{Announced, Announcement};
 use fanfold::host::body::head::{
     Head, decode_document, decode_window, encode_document, encode_window,
@@ -310,6 +311,25 @@ fn announcements_have_their_golden_bytes() {
     let announced = first.with("totals", of(2)).unwrap().unwrap();
     check("announced.v1.txt", &announced.encode().unwrap(), |golden| {
         assert_eq!(Announced::decode(golden).unwrap(), announced);
+    });
+}
+
+#[test]
+fn an_operators_action() {
+    let action = Action {
+        at: Time(1_795_401_660_123),
+        by: Some("ann".to_owned()),
+        is_claimed: true,
+        action: "skip".to_owned(),
+        log: Some("ledger/org:acme".to_owned()),
+        seq: Some(7),
+        reason: Some("sent in error".to_owned()),
+        state: ActionState::Done,
+        result: Some("begun".to_owned()),
+        ..Action::default()
+    };
+    check("action.v1.txt", &action.encode().unwrap(), |golden| {
+        assert_eq!(Action::decode(golden).unwrap(), action);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use fanfold::host::body::action::Action;
 use fanfold::host::body::announced::{Announced, Announcement};
 use fanfold::host::body::head::{
     Head, decode_document, decode_window, encode_document, encode_window,
@@ -24,7 +25,7 @@ use crate::samples::{command, commit_body, entries_of_all_kinds, id, user, valid
 /// Reads a body, and uses the value.
 type Decoder = fn(&[u8]) -> Result<(), DecodeError>;
 
-const DECODERS: [(&str, Decoder); 10] = [
+const DECODERS: [(&str, Decoder); 11] = [
     ("slot", |bytes| slot::decode(bytes).map(drop)),
     ("record", |bytes| {
         let record = Record::decode(bytes)?;
@@ -48,6 +49,7 @@ const DECODERS: [(&str, Decoder); 10] = [
     ("announced", |bytes| {
         Announced::decode(bytes).map(|announced| drop(announced.last().cloned()))
     }),
+    ("action", |bytes| Action::decode(bytes).map(drop)),
     ("notification", |bytes| {
         for commit in notification::decode(&String::from_utf8_lossy(bytes))? {
             let mut seqs: Vec<Seq> = vec![commit.first];
@@ -71,7 +73,7 @@ fn decoder(name: &str) -> Decoder {
 }
 
 /// A body for each decoder, in the decoders' order.
-fn bodies() -> [Vec<u8>; 10] {
+fn bodies() -> [Vec<u8>; 11] {
     let commands = [1, 2].map(|n| command(user("ann"), n, "deposit", &json!({ "amount": n })));
     let slot = slot::encode(&[&commands[0], &commands[1]]).unwrap().remove(0).1;
     let part = Part { last: Seq(18), n: 2, at: Time(5), body: &slot };
@@ -106,6 +108,7 @@ fn bodies() -> [Vec<u8>; 10] {
         parked.encode().unwrap(),
         ProcessorLease { lease, step: Step::Deciding(Seq(17)) }.encode().unwrap(),
         announced.encode().unwrap(),
+        Action::default().encode().unwrap(),
         notification(),
     ]
 }

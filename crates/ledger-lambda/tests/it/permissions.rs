@@ -46,10 +46,23 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
     ("sweep", "ParkedTable.Arn", "dynamodb: Query"),
     ("sweep", "StateTable.Arn", "dynamodb: GetItem PutItem"),
     ("sweep", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
-    ("operate", "CommandsTable.Arn", "dynamodb: GetItem UpdateItem"),
-    ("operate", "JournalTable.Arn", "dynamodb: Query Scan"),
-    ("operate", "ParkedTable.Arn", "dynamodb: DeleteItem PutItem Query Scan"),
+    (
+        "operate",
+        "CommandsTable.Arn",
+        "dynamodb: DescribeContinuousBackups DescribeTable GetItem UpdateItem",
+    ),
+    ("operate", "JournalTable.Arn", "dynamodb: DescribeContinuousBackups Query Scan"),
+    (
+        "operate",
+        "ParkedTable.Arn",
+        "dynamodb: DeleteItem DescribeContinuousBackups PutItem Query Scan",
+    ),
     ("operate", "ViewsTable.Arn", "dynamodb: GetItem"),
+    (
+        "operate",
+        "TimelineTable.Arn",
+        "dynamodb: DescribeContinuousBackups DescribeTimeToLive PutItem Query",
+    ),
     ("operate", "StateTable.Arn", "dynamodb: BatchGetItem GetItem"),
     ("operate", CATALOGUE, "dynamodb: Query"),
     (
@@ -62,7 +75,7 @@ const PERMISSIONS: &[(&str, &str, &str)] = &[
         "arn:AWS::Partition:dynamodb:AWS::Region:AWS::AccountId:table/shop-view-*/index/parked",
         "dynamodb: Query",
     ),
-    ("operate", "Stream.Arn", "kinesis: PutRecords"),
+    ("operate", "Stream.Arn", "kinesis: DescribeStreamSummary PutRecords"),
 ];
 
 /// The calls of each view's function: resource, actions. `{}` is the view's name in logical ids. Core's

@@ -24,7 +24,7 @@ pub(crate) fn id(name: &str, what: &str) -> String {
 type Keys = Vec<(String, String, String)>;
 
 /// The properties of a table.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Shape {
     keys: Keys,
     stream: Value,
@@ -61,6 +61,7 @@ fn the_tables_are_those_that_the_code_uses() {
     };
     let journal = Shape { recoverable: true, protected: true, ..shape(&[(SK, "N")]) };
     let parked = Shape { recoverable: true, protected: true, ..shape(&[(SK, "S")]) };
+    let timeline = Shape { expires_by: json!(TTL), ..parked.clone() };
     let view = || Shape {
         expires_by: json!(TTL),
         index: Some((PARKED_INDEX.to_owned(), keys(&[(BUCKET, "N"), (PK, "S")]))),
@@ -71,6 +72,7 @@ fn the_tables_are_those_that_the_code_uses() {
         (names.journal(), journal),
         (names.state(), shape(&[(SK, "S")])),
         (names.parked(), parked),
+        (names.timeline(), timeline),
         (names.views(), shape(&[])),
         (names.view(Balances::NAME, Balances::VERSION), view()),
         (names.view(Statement::NAME, Statement::VERSION), view()),
@@ -128,7 +130,7 @@ fn a_given_key_encrypts_tables_stream_queues_and_topic() {
     let key = "arn:aws:kms:eu-central-1:111122223333:key/k";
     let template = Template::with(&[("KmsKeyArn", key), ("ViewDelivery", "queue")]);
     let all = [
-        ("AWS::DynamoDB::Table", "/SSESpecification/KMSMasterKeyId", 8),
+        ("AWS::DynamoDB::Table", "/SSESpecification/KMSMasterKeyId", 9),
         ("AWS::Kinesis::Stream", "/StreamEncryption/KeyId", 1),
         ("AWS::SQS::Queue", "/KmsMasterKeyId", 6),
     ];

@@ -10,10 +10,12 @@
 //! | [`parked`] | parked table | JSON object: the reason, and the command |
 //! | [`lease`] | parked table | JSON object: a call that has not returned |
 //! | [`announced`] | table of views | JSON object: the versions of a view |
+//! | [`action`] | timeline of operators | JSON object: what an operator did |
 //! | [`notification`] | topic | CloudEvents 1.0 batch, no envelope |
 //!
 //! Keys inside are short where the body is billed by its size.
 
+pub mod action;
 pub mod announced;
 pub mod commit;
 pub mod envelope;

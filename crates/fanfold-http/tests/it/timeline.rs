@@ -13,6 +13,7 @@ use fanfold::{Seq, Services, Time, Views};
 use fanfold_embedded::testing::Ports;
 use fanfold_embedded::{SystemEnv, TransitConfig};
 use fanfold_http::operators_alone;
+use fanfold_pipeline::calls::{CallCounter, ViewCalls};
 use fanfold_pipeline::doctor::Doctor;
 use fanfold_pipeline::operate::Operate;
 use fanfold_pipeline::ports::{
@@ -88,7 +89,9 @@ impl Operated {
     fn new() -> Self {
         let env = Arc::new(SystemEnv);
         let memory = Ports::in_memory(&TransitConfig::default(), [], env.clone()).expect("ports");
-        let (operated, services) = (memory.operated(env.clone()), Services::new().with::<Ledger>());
+        let calls = ViewCalls::Counted(CallCounter::new(1));
+        let (operated, services) =
+            (memory.operated(calls, env.clone()), Services::new().with::<Ledger>());
         let doctor = Doctor::new(operated.clone(), services.clone(), Views::new());
         let operate = Operate::new(operated, memory.wiring(env.clone()).ingest(services));
         let broken = Arc::new(Broken {

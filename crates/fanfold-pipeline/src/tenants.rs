@@ -331,6 +331,17 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_that_takes_a_place_says_what_may_be_of_others() {
+        let tenants = Tenants::new();
+        for tenant in 0..=TRACKED as u64 {
+            tenants.accepted(&log(tenant), 3, 1, Time(1_000_000));
+        }
+        let found = tenants.busiest(Time(1_000_000), 1);
+        let [first] = &found.accepted[..] else { panic!("{found:?}") };
+        assert_eq!((&*first.tenant, first.count, first.over), ("org:t256", 6, 3));
+    }
+
+    #[test]
     fn a_window_is_forgotten_two_minutes_after_it() {
         let tenants = Tenants::new();
         let counts = |now| {

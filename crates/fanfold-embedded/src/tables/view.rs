@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{KEYS_MAX, beyond_limit, key};
 use crate::faults;
+use crate::interleave::{self, Between};
 use crate::store::{Store, StoreError, Table};
 use crate::striped::Striped;
 use crate::waits::Waiters;
@@ -472,7 +473,7 @@ impl OperatorView for StoredView {
             rows
         };
         self.store.durable().await?;
-        faults::reached("view.clear");
+        interleave::reached(Between::Steps);
         Ok(Some(rows.len()))
     }
 }

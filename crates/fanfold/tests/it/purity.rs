@@ -9,18 +9,19 @@ use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, Packag
 const LAYERS: [&[&str]; 5] = [
     &["fanfold"],
     &["fanfold-pipeline", "fanfold-ledger"],
-    &["fanfold-embedded", "fanfold-aws"],
+    &["fanfold-embedded", "fanfold-aws", "fanfold-otel"],
     &["fanfold-http", "fanfold-sim"],
     &["fanfold-lambda"],
 ];
 
 /// Crates that may have only these dependencies in the workspace.
-const EXACTLY: [(&str, &[&str]); 8] = [
+const EXACTLY: [(&str, &[&str]); 9] = [
     ("fanfold", &[]),
     ("fanfold-ledger", &["fanfold"]),
     ("fanfold-pipeline", &["fanfold"]),
     ("fanfold-embedded", &["fanfold", "fanfold-pipeline"]),
     ("fanfold-aws", &["fanfold", "fanfold-pipeline"]),
+    ("fanfold-otel", &["fanfold", "fanfold-pipeline"]),
     ("fanfold-auditor", &[]),
     ("fake-target", &[]),
     ("fanfold-loadtest", &["fanfold-auditor"]),

@@ -318,7 +318,7 @@ mod tests {
         let text = plan.resources.to_string() + &plan.host.to_string();
         assert!(!text.contains("\"Ref\"") && !text.contains("Fn::"), "{text}");
         let count = |kind: &str| resources.values().filter(|of| of["Type"] == kind).count();
-        assert_eq!(count("AWS::DynamoDB::Table"), 8);
+        assert_eq!(count("AWS::DynamoDB::Table"), 9);
         // Three for dead letters, one of a view, two for deliveries.
         assert_eq!(count("AWS::SQS::Queue"), 6);
         assert_eq!(resources["Stream"]["Properties"]["ShardCount"], 2);
